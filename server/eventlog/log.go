@@ -1,0 +1,432 @@
+package eventlog
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// epochKey is the stream's metadata under which its epoch stands.
+const epochKey = "sluice-epoch"
+
+// A Log is an append-only sequence of records. It is safe for concurrent use.
+type Log struct {
+	engine  *Engine
+	cfg     LogConfig
+	epoch   string
+	durable atomic.Uint64 // newest record that is on stable storage
+
+	mu     sync.Mutex
+	tail   tail          // newest durable records, for readers that keep up
+	sums   []checksum    // of the newest durable records, for the high-water mark
+	moved  bool          // since the last mark
+	grown  chan struct{} // closed, and replaced, when durable advances
+	closed bool
+}
+
+// Log opens the log that cfg names, creating it when there is none. It is
+// checked against the high-water mark first: a *DataLossError says that the
+// storage holds less than was once acknowledged.
+//
+// Opening a log that is open already returns the same Log.
+func (e *Engine) Log(ctx context.Context, cfg LogConfig) (*Log, error) {
+	e.mu.Lock()
+	l := e.logs[cfg.Name]
+	e.mu.Unlock()
+	if l != nil {
+		return l, nil
+	}
+	n, err := e.running(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l = &Log{engine: e, cfg: cfg, grown: make(chan struct{})}
+	if err := l.open(ctx, n); err != nil {
+		return nil, fmt.Errorf("open log %s: %w", cfg.Name, err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.logs[cfg.Name] = l
+	return l, nil
+}
+
+// open finds or makes the stream and checks what it holds.
+func (l *Log) open(ctx context.Context, n *node) error {
+	mark, marked := l.engine.dir.mark(l.cfg.Name)
+	l.epoch = cmp.Or(mark.Epoch, newEpoch())
+	stream, err := n.js.Stream(ctx, l.cfg.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		// The server passes over a stream whose description is damaged, and
+		// takes up its records again when the stream is made anew. The check
+		// below says whether they are all there.
+		stream, err = n.js.CreateStream(ctx, l.config())
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another gateway was faster
+			stream, err = n.js.Stream(ctx, l.cfg.Name)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("find or create the stream: %w", err)
+	}
+	l.epoch = cmp.Or(stream.CachedInfo().Config.Metadata[epochKey], l.epoch)
+	if stream, err = n.js.UpdateStream(ctx, l.config()); err != nil {
+		return fmt.Errorf("update the stream: %w", err)
+	}
+	info, err := stream.Info(ctx)
+	if err != nil {
+		return err
+	}
+	last := info.State.LastSeq
+	if marked {
+		if err := l.check(ctx, n, mark, last); err != nil {
+			var loss *DataLossError
+			if !errors.As(err, &loss) || !l.engine.cfg.AcceptDataLoss {
+				return err
+			}
+			l.engine.logger.Warn("going on without the lost records, as told", "log", l.cfg.Name, "err", err)
+			l.epoch = newEpoch()
+			if _, err := n.js.UpdateStream(ctx, l.config()); err != nil {
+				return fmt.Errorf("update stream: %w", err)
+			}
+		}
+	}
+	// What was recovered may be in the system's cache only: it was written, but
+	// perhaps never synced.
+	if err := n.commits.sync(); err != nil {
+		return fmt.Errorf("sync: %w", err)
+	}
+	l.durable.Store(last)
+	l.moved = true
+	if l.engine.dir == nil {
+		return l.follow(ctx, n)
+	}
+	return nil
+}
+
+// config returns the stream's configuration.
+func (l *Log) config() jetstream.StreamConfig {
+	cfg := jetstream.StreamConfig{
+		Name:        l.cfg.Name,
+		Subjects:    []string{l.cfg.Name + ".>"},
+		Storage:     jetstream.FileStorage,
+		Retention:   jetstream.LimitsPolicy,
+		Discard:     jetstream.DiscardNew,
+		MaxAge:      l.cfg.MaxAge,
+		MaxBytes:    -1,
+		Duplicates:  cmp.Or(l.cfg.DedupeWindow, 2*time.Minute),
+		AllowDirect: true,
+		Replicas:    1,
+		Metadata:    map[string]string{epochKey: l.epoch},
+	}
+	if l.cfg.MaxBytes > 0 {
+		cfg.MaxBytes = l.cfg.MaxBytes
+	}
+	if l.cfg.DropOldest {
+		cfg.Discard = jetstream.DiscardOld
+	}
+	if l.cfg.MaxAge > 0 {
+		cfg.Duplicates = min(cfg.Duplicates, l.cfg.MaxAge)
+	}
+	if l.engine.dir == nil {
+		cfg.Replicas = l.engine.cfg.Replicas
+	}
+	return cfg
+}
+
+func newEpoch() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// check holds what was recovered, up to last, against the high-water mark.
+func (l *Log) check(ctx context.Context, n *node, mark highWater, last uint64) error {
+	if last < mark.Sequence {
+		return &DataLossError{Log: l.cfg.Name, Want: mark.Sequence, Have: last}
+	}
+	for _, want := range mark.Sums {
+		records, err := n.fetches.request(ctx, l.cfg.Name, server.JSApiMsgGetRequest{Seq: want.Sequence})
+		if err != nil {
+			return err
+		}
+		if len(records) == 0 {
+			continue // removed by retention or by hand
+		}
+		if checksumOf(records[0]) != want {
+			return &DataLossError{Log: l.cfg.Name, Want: mark.Sequence, Have: last, Corrupted: true}
+		}
+	}
+	return nil
+}
+
+// rollback removes the records that n recovered beyond what was durable when
+// its predecessor failed, and returns how many there were.
+func (l *Log) rollback(ctx context.Context, n *node) (removed int, err error) {
+	stream, err := n.js.Stream(ctx, l.cfg.Name)
+	if err != nil {
+		return 0, err
+	}
+	if l.engine.dir == nil {
+		return 0, l.follow(ctx, n)
+	}
+	durable, last := l.durable.Load(), stream.CachedInfo().State.LastSeq
+	if last < durable {
+		return 0, &DataLossError{Log: l.cfg.Name, Want: durable, Have: last}
+	}
+	for seq := durable + 1; seq <= last; seq++ {
+		switch err := n.remove(l.cfg.Name, seq); {
+		case err == nil:
+			removed++
+		case !errors.Is(err, ErrNotFound):
+			return removed, fmt.Errorf("remove record %d: %w", seq, err)
+		}
+	}
+	return removed, nil
+}
+
+// follow keeps durable up with what other gateways append to the same cluster,
+// for as long as n lives.
+func (l *Log) follow(ctx context.Context, n *node) error {
+	tail, err := n.js.OrderedConsumer(ctx, l.cfg.Name, jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverNewPolicy,
+		HeadersOnly:   true,
+	})
+	if err != nil {
+		return fmt.Errorf("follow the log's end: %w", err)
+	}
+	_, err = tail.Consume(func(m jetstream.Msg) {
+		if meta, err := m.Metadata(); err == nil {
+			l.reach(meta.Sequence.Stream)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("follow the log's end: %w", err)
+	}
+	// What came between the look at the stream and the consumer's start.
+	stream, err := n.js.Stream(ctx, l.cfg.Name)
+	if err != nil {
+		return err
+	}
+	l.reach(stream.CachedInfo().State.LastSeq)
+	return nil
+}
+
+// advance makes a group durable, in order of sequence.
+func (l *Log) advance(group []*pending) {
+	last := uint64(0)
+	l.mu.Lock()
+	for _, p := range group {
+		last = max(last, p.record.Sequence)
+		if p.duplicate {
+			continue
+		}
+		l.tail.push(p.record)
+		if l.engine.dir != nil {
+			l.sum(p.record)
+		}
+	}
+	l.mu.Unlock()
+	l.reach(last)
+}
+
+// reach makes records up to sequence visible to readers.
+func (l *Log) reach(sequence uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if sequence <= l.durable.Load() {
+		return
+	}
+	l.durable.Store(sequence)
+	l.moved = true
+	close(l.grown)
+	l.grown = make(chan struct{})
+}
+
+// wait returns once the log holds a durable record after sequence, and its
+// newest one.
+func (l *Log) wait(ctx context.Context, sequence uint64) (uint64, error) {
+	for {
+		l.mu.Lock()
+		durable, grown, closed := l.durable.Load(), l.grown, l.closed
+		l.mu.Unlock()
+		switch {
+		case closed:
+			return 0, ErrClosed
+		case durable > sequence:
+			return durable, nil
+		}
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+}
+
+func (l *Log) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed {
+		l.closed = true
+		close(l.grown)
+		l.grown = make(chan struct{})
+	}
+}
+
+// Durable returns the sequence of the newest durable record; 0 when there was
+// none, ever.
+func (l *Log) Durable() uint64 { return l.durable.Load() }
+
+// Epoch returns the name of the log's history: 16 hex digits, chosen when the
+// log is made and again when it goes on after a loss of data. A position means
+// something only together with it.
+func (l *Log) Epoch() string { return l.epoch }
+
+// Append stores r and returns once it is durable, or was so already.
+//
+// It returns ErrFull, ErrUnavailable, ErrClosed, or the error of ctx. After any
+// error but ErrFull the record may or may not be stored; appending it again
+// with the same ID is safe. r.Data must not be modified afterwards, whatever
+// the outcome.
+func (l *Log) Append(ctx context.Context, r Record) (Appended, error) {
+	e := l.engine
+	if len(r.Data) > e.cfg.MaxRecord {
+		return Appended{}, fmt.Errorf("eventlog: a record of %d bytes is over the limit of %d", len(r.Data), e.cfg.MaxRecord)
+	}
+	if e.full.Load() {
+		e.metrics.appends.WithLabelValues("full").Inc()
+		return Appended{}, fmt.Errorf("%w: the disk is short of space", ErrFull)
+	}
+	bounded, cancel := context.WithTimeout(ctx, e.cfg.CommitTimeout)
+	defer cancel()
+	a, err := l.append(bounded, r)
+	switch {
+	case err == nil && a.Duplicate:
+		e.metrics.appends.WithLabelValues("duplicate").Inc()
+	case err == nil:
+		e.metrics.appends.WithLabelValues("stored").Inc()
+	case errors.Is(err, ErrFull):
+		e.metrics.appends.WithLabelValues("full").Inc()
+	default:
+		e.metrics.appends.WithLabelValues("unknown").Inc()
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+	}
+	return a, err
+}
+
+// append appends r, again where the storage failed under it and ctx allows.
+func (l *Log) append(ctx context.Context, r Record) (Appended, error) {
+	for {
+		n, err := l.engine.running(ctx)
+		if err != nil {
+			return Appended{}, err
+		}
+		p := &pending{log: l, record: r, done: make(chan struct{})}
+		if err = n.commits.publish(p); err == nil {
+			select {
+			case <-p.done:
+				err = p.err
+			case <-ctx.Done():
+				return Appended{}, fmt.Errorf("%w: no acknowledgement: %w", ErrUnavailable, ctx.Err())
+			}
+		}
+		switch {
+		case err == nil:
+			return Appended{Sequence: p.record.Sequence, Duplicate: p.duplicate}, nil
+		case errors.Is(err, ErrFull), errors.Is(err, ErrClosed), r.ID == "":
+			return Appended{}, err
+		}
+		select {
+		case <-time.After(retryDelay):
+		case <-ctx.Done():
+			return Appended{}, err
+		}
+	}
+}
+
+// retryDelay is how long an append waits before it tries a storage again that
+// has just refused it.
+const retryDelay = 20 * time.Millisecond
+
+// Get returns the durable record at sequence, or ErrNotFound.
+func (l *Log) Get(ctx context.Context, sequence uint64) (Record, error) {
+	if sequence == 0 || sequence > l.Durable() {
+		return Record{}, ErrNotFound
+	}
+	n, err := l.engine.running(ctx)
+	if err != nil {
+		return Record{}, err
+	}
+	records, err := n.fetches.request(ctx, l.cfg.Name, server.JSApiMsgGetRequest{Seq: sequence})
+	if err != nil {
+		return Record{}, err
+	}
+	if len(records) == 0 {
+		return Record{}, ErrNotFound
+	}
+	return records[0], nil
+}
+
+// Delete removes the record at sequence, or returns ErrNotFound. Its ID is
+// remembered for the dedupe window all the same.
+func (l *Log) Delete(ctx context.Context, sequence uint64) error {
+	n, err := l.engine.running(ctx)
+	if err != nil {
+		return err
+	}
+	if err := n.remove(l.cfg.Name, sequence); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.tail = tail{}
+	l.mu.Unlock()
+	return n.commits.sync()
+}
+
+// State returns the extent of the log.
+func (l *Log) State(ctx context.Context) (State, error) {
+	n, err := l.engine.running(ctx)
+	if err != nil {
+		return State{}, err
+	}
+	stream, err := n.js.Stream(ctx, l.cfg.Name)
+	if err != nil {
+		return State{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	s := stream.CachedInfo().State
+	st := State{First: s.FirstSeq, Last: l.Durable(), Count: s.Msgs, Bytes: s.Bytes}
+	if s.Msgs == 0 || s.FirstSeq == 0 {
+		st.First = s.LastSeq + 1
+	} else {
+		st.Since = s.FirstTime
+	}
+	return st, nil
+}
+
+// SequenceAt returns the sequence of the first durable record that was stored
+// at t or later, and Durable()+1 when there is none.
+func (l *Log) SequenceAt(ctx context.Context, t time.Time) (uint64, error) {
+	n, err := l.engine.running(ctx)
+	if err != nil {
+		return 0, err
+	}
+	durable := l.Durable()
+	records, err := n.fetches.request(ctx, l.cfg.Name, server.JSApiMsgGetRequest{StartTime: &t, Batch: 1})
+	if err != nil {
+		return 0, err
+	}
+	if len(records) == 0 || records[0].Sequence > durable {
+		return durable + 1, nil
+	}
+	return records[0].Sequence, nil
+}
