@@ -16,11 +16,11 @@ func freePorts(t *testing.T, n int) []int {
 	t.Helper()
 	ports := make([]int, n)
 	for i := range ports {
-		ln, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a test's own port
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer ln.Close() //nolint:errcheck // nothing was written
+		defer ln.Close()
 		ports[i] = ln.Addr().(*net.TCPAddr).Port
 	}
 	return ports

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,10 +30,11 @@ var errStorageFailed = fmt.Errorf("%w: the storage failed", ErrUnavailable)
 // the file was synced; only the sync that begins after it says that.
 type committer struct {
 	nc      *nats.Conn
-	sync    func() error // makes all that was written durable
-	fail    func(error)  // takes the node out of service
+	sync    func([]write) error // makes them durable; nil: they are when acknowledged
+	fail    func(error)         // takes the node out of service
 	metrics *metrics
-	inbox   string // reply subject of publish t is inbox + t
+	inbox   string  // reply subject of publish t is inbox + t
+	writes  []write // run's, to be used again
 	runs    sync.WaitGroup
 
 	mu       sync.Mutex
@@ -60,10 +62,10 @@ func (p *pending) finish(err error) {
 	close(p.done)
 }
 
-func newCommitter(nc *nats.Conn, syncData func() error, fail func(error), m *metrics) (*committer, error) {
+func newCommitter(nc *nats.Conn, commit func([]write) error, fail func(error), m *metrics) (*committer, error) {
 	c := &committer{
 		nc:       nc,
-		sync:     syncData,
+		sync:     commit,
 		fail:     fail,
 		metrics:  m,
 		inbox:    nats.NewInbox() + ".",
@@ -163,7 +165,7 @@ func (c *committer) run() {
 		c.mu.Unlock()
 		if len(group) > 0 {
 			began := time.Now()
-			if err := c.sync(); err != nil {
+			if err := c.commit(group); err != nil {
 				// The pages that could not be written may be gone: a second
 				// sync would report success for them.
 				c.fail(fmt.Errorf("sync: %w", err))
@@ -188,6 +190,25 @@ func (c *committer) run() {
 		}
 		c.mu.Unlock()
 	}
+}
+
+// commit makes a group durable.
+func (c *committer) commit(group []*pending) error {
+	if c.sync == nil {
+		return nil
+	}
+	c.writes = c.writes[:0]
+	for _, p := range group {
+		i := slices.IndexFunc(c.writes, func(w write) bool { return w.log == p.log.cfg.Name })
+		if i < 0 {
+			i = len(c.writes)
+			c.writes = append(c.writes, write{log: p.log.cfg.Name})
+		}
+		if !p.duplicate {
+			c.writes[i].size += int64(len(p.record.Data))
+		}
+	}
+	return c.sync(c.writes)
 }
 
 // settle tells each log which of its records are durable now. Acknowledgements

@@ -66,6 +66,9 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	if cfg.Sync == "" {
 		cfg.Sync = defaultSync
 	}
+	if cfg.Sync == SyncGroup && !canSyncGroup {
+		return nil, errors.New("sync mode \"group\" needs syncfs, which only Linux has: use \"always\"")
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -299,7 +302,7 @@ func (e *Engine) recover(ctx context.Context) (*node, error) {
 			}
 			removed += k
 		}
-		if err := n.commits.sync(); err != nil {
+		if err := e.dir.sync(); err != nil {
 			n.shutdown(err)
 			return nil, fmt.Errorf("sync: %w", err)
 		}
@@ -315,7 +318,10 @@ func (e *Engine) mark() error {
 	if e.dir == nil {
 		return nil
 	}
-	for _, l := range e.openLogs() {
+	logs := e.openLogs()
+	e.dir.marking.Lock()
+	defer e.dir.marking.Unlock()
+	for _, l := range logs {
 		if m, moved := l.mark(); moved {
 			e.dir.marks[l.cfg.Name] = m
 			e.dir.marksMoved = true

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -30,21 +31,42 @@ type highWater struct {
 type checksum struct {
 	Sequence uint64 `json:"sequence"`
 	Sum      uint32 `json:"sum"`
+	Millis   int64  `json:"millis"` // when the record was stored, Unix time in milliseconds
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-func checksumOf(r Record) checksum {
-	return checksum{Sequence: r.Sequence, Sum: crc32.Checksum(r.Data, castagnoli)}
-}
+func crcOf(r Record) uint32 { return crc32.Checksum(r.Data, castagnoli) }
 
 // sum remembers a durable record for the mark. l.mu is held.
 func (l *Log) sum(r Record) {
 	if len(l.sums) == maxSums {
-		copy(l.sums, l.sums[1:])
-		l.sums = l.sums[:maxSums-1]
+		l.sums = slices.Delete(l.sums, 0, 1)
 	}
-	l.sums = append(l.sums, checksumOf(r))
+	l.sums = append(l.sums, checksum{Sequence: r.Sequence, Sum: crcOf(r), Millis: r.Time.UnixMilli()})
+}
+
+// forget leaves a record out of the mark, and reports whether it was in it.
+func (l *Log) forget(sequence uint64) bool {
+	return l.forgetIf(func(c checksum) bool { return c.Sequence == sequence })
+}
+
+// forgetBefore leaves the records before sequence out of the mark, and reports
+// whether any was in it.
+func (l *Log) forgetBefore(sequence uint64) bool {
+	return l.forgetIf(func(c checksum) bool { return c.Sequence < sequence })
+}
+
+func (l *Log) forgetIf(gone func(checksum) bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := len(l.sums)
+	l.sums = slices.DeleteFunc(l.sums, gone)
+	if len(l.sums) == before {
+		return false
+	}
+	l.moved = true
+	return true
 }
 
 // mark returns the log's mark, and whether it has moved since the last call.

@@ -55,6 +55,12 @@ func (e *Engine) Log(ctx context.Context, cfg LogConfig) (*Log, error) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.node != n { // it failed meanwhile, and its successor knows nothing of l
+		return nil, fmt.Errorf("open log %s: %w", cfg.Name, errStorageFailed)
+	}
+	if other := e.logs[cfg.Name]; other != nil {
+		return other, nil
+	}
 	e.logs[cfg.Name] = l
 	return l, nil
 }
@@ -77,33 +83,28 @@ func (l *Log) open(ctx context.Context, n *node) error {
 		return fmt.Errorf("find or create the stream: %w", err)
 	}
 	l.epoch = cmp.Or(stream.CachedInfo().Config.Metadata[epochKey], l.epoch)
-	if stream, err = n.js.UpdateStream(ctx, l.config()); err != nil {
-		return fmt.Errorf("update the stream: %w", err)
-	}
-	info, err := stream.Info(ctx)
-	if err != nil {
-		return err
-	}
-	last := info.State.LastSeq
+	state := stream.CachedInfo().State
 	if marked {
-		if err := l.check(ctx, n, mark, last); err != nil {
+		if err := l.check(ctx, n, mark, state); err != nil {
 			var loss *DataLossError
 			if !errors.As(err, &loss) || !l.engine.cfg.AcceptDataLoss {
 				return err
 			}
 			l.engine.logger.Warn("going on without the lost records, as told", "log", l.cfg.Name, "err", err)
 			l.epoch = newEpoch()
-			if _, err := n.js.UpdateStream(ctx, l.config()); err != nil {
-				return fmt.Errorf("update stream: %w", err)
-			}
+		} else {
+			l.sums = mark.Sums
 		}
+	}
+	if _, err = n.js.UpdateStream(ctx, l.config()); err != nil {
+		return fmt.Errorf("update the stream: %w", err)
 	}
 	// What was recovered may be in the system's cache only: it was written, but
 	// perhaps never synced.
-	if err := n.commits.sync(); err != nil {
+	if err := l.engine.dir.sync(); err != nil {
 		return fmt.Errorf("sync: %w", err)
 	}
-	l.durable.Store(last)
+	l.durable.Store(state.LastSeq)
 	l.moved = true
 	if l.engine.dir == nil {
 		return l.follow(ctx, n)
@@ -147,24 +148,34 @@ func newEpoch() string {
 	return hex.EncodeToString(b[:])
 }
 
-// check holds what was recovered, up to last, against the high-water mark.
-func (l *Log) check(ctx context.Context, n *node, mark highWater, last uint64) error {
-	if last < mark.Sequence {
-		return &DataLossError{Log: l.cfg.Name, Want: mark.Sequence, Have: last}
+// check holds what was recovered against the high-water mark.
+func (l *Log) check(ctx context.Context, n *node, mark highWater, state jetstream.StreamState) error {
+	loss := &DataLossError{Log: l.cfg.Name, Want: mark.Sequence, Have: state.LastSeq}
+	if state.LastSeq < mark.Sequence {
+		return loss
 	}
 	for _, want := range mark.Sums {
 		records, err := n.fetches.request(ctx, l.cfg.Name, server.JSApiMsgGetRequest{Seq: want.Sequence})
 		if err != nil {
 			return err
 		}
-		if len(records) == 0 {
-			continue // removed by retention or by hand
-		}
-		if checksumOf(records[0]) != want {
-			return &DataLossError{Log: l.cfg.Name, Want: mark.Sequence, Have: last, Corrupted: true}
+		switch {
+		case len(records) == 0 && !l.mayBeGone(want, state):
+			loss.Have = want.Sequence - 1
+			return loss
+		case len(records) == 1 && crcOf(records[0]) != want.Sum:
+			loss.Corrupted = true
+			return loss
 		}
 	}
 	return nil
+}
+
+// mayBeGone reports whether retention can have removed a record since the
+// high-water mark was written.
+func (l *Log) mayBeGone(r checksum, state jetstream.StreamState) bool {
+	return l.cfg.MaxAge > 0 && time.Since(time.UnixMilli(r.Millis)) > l.cfg.MaxAge ||
+		l.cfg.DropOldest && r.Sequence < state.FirstSeq
 }
 
 // rollback removes the records that n recovered beyond what was durable when
@@ -384,13 +395,66 @@ func (l *Log) Delete(ctx context.Context, sequence uint64) error {
 	if err != nil {
 		return err
 	}
+	if l.forget(sequence) {
+		if err := l.engine.mark(); err != nil { // first, or a crash in between looks like a loss
+			return fmt.Errorf("%w: write the high-water mark: %w", ErrUnavailable, err)
+		}
+	}
 	if err := n.remove(l.cfg.Name, sequence); err != nil {
 		return err
 	}
 	l.mu.Lock()
 	l.tail = tail{}
 	l.mu.Unlock()
-	return n.commits.sync()
+	return l.engine.dir.sync()
+}
+
+// Trim removes every record before sequence. What it removes is no loss of data
+// at the next start.
+func (l *Log) Trim(ctx context.Context, sequence uint64) error {
+	n, err := l.engine.running(ctx)
+	if err != nil {
+		return err
+	}
+	if l.forgetBefore(sequence) {
+		if err := l.engine.mark(); err != nil { // first, or a crash in between looks like a loss
+			return fmt.Errorf("%w: write the high-water mark: %w", ErrUnavailable, err)
+		}
+	}
+	stream, err := n.js.Stream(ctx, l.cfg.Name)
+	if err == nil {
+		err = stream.Purge(ctx, jetstream.WithPurgeSequence(sequence))
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tail = tail{}
+	return nil
+}
+
+// Remove deletes the log named name with all its records, for good. A log that
+// is not there is no error. Nobody may use the Log any more.
+func (e *Engine) Remove(ctx context.Context, name string) error {
+	n, err := e.running(ctx)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	l := e.logs[name]
+	delete(e.logs, name)
+	e.mu.Unlock()
+	if l != nil {
+		l.close()
+	}
+	if err := e.dir.forget(name); err != nil { // first, or a crash in between looks like a loss
+		return fmt.Errorf("%w: write the high-water mark: %w", ErrUnavailable, err)
+	}
+	if err := n.js.DeleteStream(ctx, name); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return fmt.Errorf("%w: delete log %s: %w", ErrUnavailable, name, err)
+	}
+	return e.dir.sync()
 }
 
 // State returns the extent of the log.

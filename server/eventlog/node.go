@@ -29,6 +29,7 @@ type node struct {
 	js      jetstream.JetStream
 	commits *committer
 	fetches *fetcher
+	ailing  int // checks in a row that found the server ill
 
 	once   sync.Once
 	failed chan struct{} // closed by fail
@@ -53,7 +54,7 @@ func (e *Engine) start(ctx context.Context) (*node, error) {
 	if e.cfg.Credentials != "" {
 		options = append(options, nats.UserCredentials(e.cfg.Credentials))
 	}
-	syncData := func() error { return nil } // an acknowledgement is durable by itself
+	var commit func([]write) error // nil: an acknowledgement is durable by itself
 	if e.dir != nil {
 		srv, err := startServer(e.cfg, e.logger)
 		if err != nil {
@@ -62,12 +63,13 @@ func (e *Engine) start(ctx context.Context) (*node, error) {
 		n.srv, url = srv, ""
 		options = append(options, nats.InProcessServer(srv))
 		if e.cfg.Sync == SyncGroup {
-			syncData = e.dir.sync
+			e.dir.forgetBlocks()
+			commit = e.dir.commit
 		}
 	}
 	err := n.connect(ctx, url, options)
 	if err == nil {
-		n.commits, err = newCommitter(n.write, syncData, n.fail, e.metrics)
+		n.commits, err = newCommitter(n.write, commit, n.fail, e.metrics)
 	}
 	if err == nil {
 		n.fetches, err = newFetcher(n.read)
@@ -123,7 +125,7 @@ func startServer(cfg Config, logger *slog.Logger) (*server.Server, error) {
 const headerRoom = 64 << 10
 
 // check fails n when the embedded server can no longer write: it then keeps
-// silent for ever.
+// silent for ever. Only the supervisor calls it.
 func (n *node) check() {
 	if n.commits.stalled() {
 		n.fail(errors.New("an append was not acknowledged in time"))
@@ -131,7 +133,13 @@ func (n *node) check() {
 	if n.srv == nil {
 		return
 	}
-	if h := n.srv.Healthz(nil); h.Error != "" {
+	h := n.srv.Healthz(nil)
+	if h.Error == "" {
+		n.ailing = 0
+		return
+	}
+	// A stream that is just being made looks missing for a moment.
+	if n.ailing++; n.ailing > 2 {
 		n.fail(fmt.Errorf("embedded NATS server: %s", h.Error))
 	}
 }

@@ -46,34 +46,32 @@ func (r *Reader) Seek(from uint64) {
 // Durable.
 func (r *Reader) Position() uint64 { return r.position }
 
-// Next returns the next durable records, at least one and at most limit. It
-// waits for the first one.
+// Next returns the next durable records, at most limit, and waits for the first
+// one. It returns none, and nil, when all that was durable ahead of r had been
+// removed: r has moved then.
 //
 // It returns the error of ctx when ctx ends first; a *TruncatedError when
 // retention has removed records that r has not seen, whereupon Seek to its
 // First goes on; ErrUnavailable when the storage cannot be read now, whereupon
 // Next may be called again; ErrClosed. No error moves r.
 func (r *Reader) Next(ctx context.Context, limit int) ([]Record, error) {
-	for {
-		durable, err := r.log.wait(ctx, r.position)
-		if err != nil {
+	durable, err := r.log.wait(ctx, r.position)
+	if err != nil {
+		return nil, err
+	}
+	limit = int(min(uint64(max(limit, 1)), durable-r.position, maxFetch))
+	records := r.log.recent(r.position+1, limit)
+	if records == nil {
+		if records, err = r.fetch(ctx, limit, durable); err != nil {
 			return nil, err
 		}
-		limit := int(min(uint64(max(limit, 1)), durable-r.position, maxFetch)) //nolint:gosec // at most maxFetch
-		records := r.log.recent(r.position+1, limit)
-		if records == nil {
-			if records, err = r.fetch(ctx, limit, durable); err != nil {
-				return nil, err
-			}
-		}
-		if len(records) > 0 {
-			r.anywhere = false
-			r.position = records[len(records)-1].Sequence
-			return records, nil
-		}
-		// Nothing is left between here and durable.
-		r.position = durable
 	}
+	r.position = durable // if nothing is left before it
+	if len(records) > 0 {
+		r.anywhere = false
+		r.position = records[len(records)-1].Sequence
+	}
+	return records, nil
 }
 
 // fetch asks the storage for up to limit records after r's position, and none
