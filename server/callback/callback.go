@@ -1,0 +1,121 @@
+// Package callback turns the vendor's JSON into sluice.v1: it finds out what a
+// body says, in which dialect, maps it to typed events and cuts the
+// credentials out of it. It is pure: no I/O, no clock, no log. What a body is
+// for (which source, whether accepted, whether seen before) it does not know.
+package callback
+
+import (
+	"slices"
+
+	"google.golang.org/protobuf/types/known/structpb"
+
+	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
+)
+
+// Version is the decoder's. It grows whenever some body would become another
+// event than before.
+const Version = 1
+
+// Decode returns what body says. It is total: every byte sequence becomes a
+// Callback, with events when it is JSON and with the reason in malformed when
+// not. In both cases raw is body without its tokens, byte for byte.
+//
+// Events have body, dialect, anomalies, unmapped and raw; the rest of the
+// envelope is the caller's. The raw of an event is the callback's own, or, of
+// an item of an array, its part of it. They share memory: copy before changing
+// one.
+//
+// Decode keeps no reference to body. It is deterministic and safe for
+// concurrent use.
+func Decode(body []byte) *sluicev1.Callback {
+	s := newScanner()
+	defer s.free()
+	if reason := s.read(body); reason != "" {
+		raw, tokens := redactText(body)
+		return &sluicev1.Callback{Raw: raw, Tokens: tokens, Malformed: reason}
+	}
+	d := decoder{tape: &s.tape, budget: minStructBytes + len(s.raw)*structBytesPerByte}
+	cb := &sluicev1.Callback{Raw: s.raw, Tokens: s.tokens}
+	if n := d.followUps(len(s.raw)); n > 0 {
+		cb.Events = make([]*sluicev1.Event, 0, n)
+		for i := d.first(0); i < d.past(0); i = d.next(i) {
+			e := d.event(i, s.anomalies)
+			e.Raw = s.raw[s.nodes[i].start:s.nodes[i].end:s.nodes[i].end]
+			cb.Events = append(cb.Events, e)
+		}
+		return cb
+	}
+	e := d.event(0, s.anomalies)
+	e.Raw = s.raw
+	cb.Events = []*sluicev1.Event{e}
+	return cb
+}
+
+// followUps returns the number of items when the body is an array of follow-up
+// timeouts, the only callback that comes as an array; 0 for any other body,
+// also where there are more items than a body of the vendor's can have.
+func (d *decoder) followUps(rawBytes int) int {
+	const minItems, bytesPerItem = 16, 128
+	n := 0
+	if d.kind(0) == '[' {
+		n = d.count(0)
+	}
+	if n > minItems+rawBytes/bytesPerItem {
+		return 0
+	}
+	for i := d.first(0); n > 0 && i < d.past(0); i = d.next(i) {
+		if k, envelope, _ := d.classify(i); k != kindFollowUpTimeout || envelope != i {
+			return 0
+		}
+	}
+	return n
+}
+
+// event makes an event of the value at root. anomalies are those of the text.
+func (d *decoder) event(root int, anomalies []string) *sluicev1.Event {
+	d.root, d.anomalies, d.unmapped = root, slices.Clone(anomalies), nil
+	e := &sluicev1.Event{}
+	switch k, at, has := d.classify(root); k {
+	case kindMessage:
+		e.Dialect = d.dialect(at, has)
+		e.Body = &sluicev1.Event_Message{Message: d.message(at)}
+	case kindSendResult:
+		e.Body = &sluicev1.Event_SendResult{SendResult: d.sendResult(at)}
+	case kindFriendRequest:
+		e.Body = &sluicev1.Event_FriendRequest{FriendRequest: d.friendRequest(at)}
+	case kindFriendAdded:
+		e.Body = &sluicev1.Event_FriendAdded{FriendAdded: d.friendAdded(at)}
+	case kindAddFriendResult:
+		e.Body = &sluicev1.Event_AddFriendResult{AddFriendResult: d.addFriendResult(at)}
+	case kindCustomerAdded:
+		e.Body = &sluicev1.Event_CustomerAdded{CustomerAdded: d.customerAdded(at)}
+	case kindRoomMembersChanged:
+		e.Body = &sluicev1.Event_RoomMembersChanged{RoomMembersChanged: d.roomMembersChanged(at)}
+	case kindRoomTopicChanged:
+		e.Body = &sluicev1.Event_RoomTopicChanged{RoomTopicChanged: d.roomTopicChanged(at)}
+	case kindStaffChanged:
+		e.Body = &sluicev1.Event_StaffChanged{StaffChanged: d.staffChanged(at)}
+	case kindFollowUpTimeout:
+		e.Body = &sluicev1.Event_FollowUpTimeout{FollowUpTimeout: d.followUpTimeout(at)}
+	default:
+		e.Body = &sluicev1.Event_Other{Other: d.other(root)}
+	}
+	slices.Sort(d.anomalies)
+	e.Anomalies, e.Unmapped = d.anomalies, d.unmapped
+	return e
+}
+
+// other keeps any JSON whole. Of an object that is too wide as a whole, the
+// members that fit stay what they are.
+func (d *decoder) other(v int) *sluicev1.OtherCallback {
+	if d.kind(v) != '{' || d.nodes[v].flags&opaque != 0 || !d.afford(objectBytes+d.count(v)*valueBytes) {
+		return &sluicev1.OtherCallback{Value: d.value(v, 1)}
+	}
+	fields := make(map[string]*structpb.Value, d.count(v))
+	for m := d.first(v); m < d.past(v); m = d.next(m) {
+		if d.nodes[m].flags&shadowed == 0 {
+			fields[d.key(m)] = d.value(m, 2)
+		}
+	}
+	return &sluicev1.OtherCallback{Fields: &structpb.Struct{Fields: fields}}
+}

@@ -1,0 +1,144 @@
+package callback
+
+import (
+	"strings"
+
+	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
+)
+
+func (d *decoder) roomMembersChanged(envelope int) *sluicev1.RoomMembersChanged {
+	p := &sluicev1.RoomMembersChanged{}
+	bot, room := &sluicev1.Bot{}, &sluicev1.Room{}
+	for name, v := range d.both(envelope) {
+		switch name {
+		case "leftMembers", "leftMember":
+			p.Change = sluicev1.RoomMembersChanged_CHANGE_LEFT
+			d.roomMembers(&p.Members, v)
+		case "joinedMembers", "joinedMember", "joinMembers", "joinMember":
+			p.Change = sluicev1.RoomMembersChanged_CHANGE_JOINED
+			d.roomMembers(&p.Members, v)
+		case "members":
+			d.roomMembers(&p.Members, v)
+		case "chatId":
+			d.id(&p.ChatId, v)
+		case "botInfo":
+			d.botInfo(bot, &p.BotName, nil, v)
+		case "avatarUrl":
+			d.text(&p.Avatar, v)
+		case "ownerImContactId":
+			d.id(&p.OwnerWxid, v)
+		case "groupId":
+			d.id(&p.GroupId, v)
+		case "timestamp":
+			d.time(&p.EventTime, v)
+		default:
+			d.roomField(room, bot, name, v)
+		}
+	}
+	if room.Wxid != "" || room.Topic != "" || room.WecomChatId != "" {
+		p.Room = room
+	}
+	p.Bot = known(bot)
+	return p
+}
+
+func (d *decoder) roomTopicChanged(envelope int) *sluicev1.RoomTopicChanged {
+	p := &sluicev1.RoomTopicChanged{Room: &sluicev1.Room{}}
+	bot := &sluicev1.Bot{}
+	for name, v := range d.both(envelope) {
+		switch name {
+		case "oldTopic":
+			d.text(&p.OldTopic, v)
+		case "chatId":
+			d.id(&p.ChatId, v)
+		case "botInfo":
+			d.botInfo(bot, &p.BotName, nil, v)
+		case "avatarUrl":
+			d.text(&p.Avatar, v)
+		case "ownerImContactId":
+			d.id(&p.OwnerWxid, v)
+		case "groupId":
+			d.id(&p.GroupId, v)
+		case "timestamp":
+			d.time(&p.EventTime, v)
+		default:
+			d.roomField(p.Room, bot, name, v)
+		}
+	}
+	p.Bot = known(bot)
+	return p
+}
+
+func (d *decoder) roomField(room *sluicev1.Room, bot *sluicev1.Bot, name string, v int) {
+	switch name {
+	case "imRoomId", "roomId":
+		d.id(&room.Wxid, v)
+	case "topic", "roomTopic":
+		d.text(&room.Topic, v)
+	case "roomWecomChatId":
+		d.id(&room.WecomChatId, v)
+	default:
+		d.botField(bot, name, v)
+	}
+}
+
+func (d *decoder) roomMembers(dst *[]*sluicev1.RoomMember, v int) {
+	for i := range d.items(v) {
+		if d.object(i) {
+			*dst = append(*dst, fill(d, i, roomMemberField))
+		}
+	}
+}
+
+func roomMemberField(d *decoder, p *sluicev1.RoomMember, name string, v int) {
+	switch name {
+	case "imContactId":
+		d.id(&p.Wxid, v)
+	case "nickName":
+		d.text(&p.Name, v)
+	case "avatarUrl":
+		d.text(&p.Avatar, v)
+	case "roomAlias":
+		d.text(&p.RoomAlias, v)
+	case "isFriend":
+		d.boolean(&p.Friend, v)
+	case "contactType":
+		enum(d, &p.Type, v, sluicev1.ContactType_name)
+	case "coworker":
+		d.boolean(&p.Coworker, v)
+	case "isSelf":
+		d.boolean(&p.IsSelf, v)
+	default:
+		d.unknown(v)
+	}
+}
+
+// Refine completes e with what its body cannot tell and path can: the path
+// below the source's, for example "/room/left". Content comes first: what the
+// body says is not changed.
+func Refine(e *sluicev1.Event, path string) {
+	change := sluicev1.RoomMembersChanged_CHANGE_UNSPECIFIED
+	switch {
+	case strings.HasSuffix(path, "/room/joined"):
+		change = sluicev1.RoomMembersChanged_CHANGE_JOINED
+	case strings.HasSuffix(path, "/room/left"):
+		change = sluicev1.RoomMembersChanged_CHANGE_LEFT
+	}
+	switch b := e.GetBody().(type) {
+	case *sluicev1.Event_Other:
+		b.Other.Path = path
+	case *sluicev1.Event_RoomMembersChanged:
+		if b.RoomMembersChanged.GetChange() == sluicev1.RoomMembersChanged_CHANGE_UNSPECIFIED {
+			b.RoomMembersChanged.Change = change
+		}
+	case *sluicev1.Event_RoomTopicChanged:
+		if change == sluicev1.RoomMembersChanged_CHANGE_UNSPECIFIED {
+			return
+		}
+		t := b.RoomTopicChanged // of a room whose members changed, without the members
+		e.Body = &sluicev1.Event_RoomMembersChanged{RoomMembersChanged: &sluicev1.RoomMembersChanged{
+			Change: change, ChatId: t.GetChatId(), Bot: t.GetBot(), BotName: t.GetBotName(), Room: t.GetRoom(),
+			Avatar: t.GetAvatar(), OwnerWxid: t.GetOwnerWxid(), GroupId: t.GetGroupId(), EventTime: t.GetEventTime(),
+		}}
+	}
+}
