@@ -138,12 +138,23 @@ type Labels struct {
 	MessageType sluicev1.MessageType // of a message; 0 otherwise
 	Source      string               // name of the source
 	Bot         string               // token for BotID, from Token
+	Odd         bool                 // as Odd returned it when the record was made
 }
+
+// The tokens that stand for Labels.Odd.
+const (
+	oddToken   = "odd"
+	plainToken = "plain"
+)
 
 // Subject returns the subject under which e is stored.
 func Subject(e *sluicev1.Event) string {
+	oddness := plainToken
+	if Odd(e) {
+		oddness = oddToken
+	}
 	return strings.Join([]string{
-		Kind(e), strconv.Itoa(int(e.GetMessage().GetType())), Token(e.GetSource()), Token(BotID(Bot(e))),
+		Kind(e), strconv.Itoa(int(e.GetMessage().GetType())), Token(e.GetSource()), Token(BotID(Bot(e))), oddness,
 	}, ".")
 }
 
@@ -153,12 +164,15 @@ func Subject(e *sluicev1.Event) string {
 func ParseSubject(s string) (Labels, bool) {
 	kind, rest, ok1 := strings.Cut(s, ".")
 	typ, rest, ok2 := strings.Cut(rest, ".")
-	source, bot, ok3 := strings.Cut(rest, ".")
+	source, rest, ok3 := strings.Cut(rest, ".")
+	bot, oddness, ok4 := strings.Cut(rest, ".")
 	n, err := strconv.ParseInt(typ, 10, 32)
-	if !ok1 || !ok2 || !ok3 || err != nil {
+	if !ok1 || !ok2 || !ok3 || !ok4 || err != nil || oddness != oddToken && oddness != plainToken {
 		return Labels{}, false
 	}
-	return Labels{Kind: kind, MessageType: sluicev1.MessageType(n), Source: source, Bot: bot}, true
+	return Labels{
+		Kind: kind, MessageType: sluicev1.MessageType(n), Source: source, Bot: bot, Odd: oddness == oddToken,
+	}, true
 }
 
 // maxToken is the longest value that Token keeps readable.
@@ -191,6 +205,27 @@ func ID(identity string) string {
 // Encode returns the bytes that are stored for e.
 func Encode(e *sluicev1.Event) ([]byte, error) {
 	return proto.Marshal(e)
+}
+
+// RevisionOf returns revision_of of the event that data, as Encode or Revise
+// returned it, stands for. It costs far less than Decode. It returns 0 for
+// garbage.
+func RevisionOf(data []byte) (first uint64) {
+	for len(data) > 0 {
+		number, wire, n := protowire.ConsumeTag(data)
+		if n < 0 {
+			return 0
+		}
+		data = data[n:]
+		if number == revisionOf && wire == protowire.VarintType {
+			first, _ = protowire.ConsumeVarint(data)
+		}
+		if n = protowire.ConsumeFieldValue(number, wire, data); n < 0 {
+			return 0
+		}
+		data = data[n:]
+	}
+	return first
 }
 
 // Revise returns data, as Encode returned it for an event without revision_of,

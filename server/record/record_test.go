@@ -38,6 +38,11 @@ func TestEventComesBackAsItWas(t *testing.T) {
 	if got, err = Decode(Revise(data, 4), 9, epoch, true); err != nil || got.GetRevisionOf() != 4 {
 		t.Errorf("Decode of a revision = %d, %v, want 4", got.GetRevisionOf(), err)
 	}
+	for data, want := range map[string]uint64{string(data): 0, string(Revise(data, 4)): 4, "\xff": 0, "\x40": 0, "": 0} {
+		if got := RevisionOf([]byte(data)); got != want {
+			t.Errorf("RevisionOf(%q) = %d, want %d", data, got, want)
+		}
+	}
 	if _, err := Decode([]byte{0xff}, 9, epoch, true); err == nil {
 		t.Error("Decode of garbage succeeded")
 	}
@@ -50,15 +55,20 @@ func TestSubjectSaysWhatTheEventIs(t *testing.T) {
 		Body:   &sluicev1.Event_Message{Message: &sluicev1.Message{Type: 10001, Bot: &sluicev1.Bot{Wxid: odd}}},
 	}
 	s := Subject(e)
-	if strings.ContainsAny(s, " *>") || strings.Count(s, ".") != 3 {
-		t.Errorf("Subject = %q, want four plain tokens", s)
+	if strings.ContainsAny(s, " *>") || strings.Count(s, ".") != 4 {
+		t.Errorf("Subject = %q, want five plain tokens", s)
 	}
 	got, ok := ParseSubject(s)
 	want := Labels{Kind: "message", MessageType: 10001, Source: "acme", Bot: Token(odd)}
 	if !ok || got != want {
 		t.Errorf("ParseSubject(%q) = %+v, %v, want %+v", s, got, ok, want)
 	}
-	for _, s := range []string{"", "a", "a.b", "a.b.c.d", "a.99999999999.c.d"} {
+	e.Anomalies = []string{"BOM"}
+	want.Odd = true
+	if got, ok = ParseSubject(Subject(e)); !ok || got != want {
+		t.Errorf("ParseSubject(%q) = %+v, %v, want %+v", Subject(e), got, ok, want)
+	}
+	for _, s := range []string{"", "a", "a.b", "a.1.c.d", "a.b.c.d.odd", "a.99999999999.c.d.odd", "a.1.c.d.", "a.1.c.d.odd.e"} {
 		if got, ok := ParseSubject(s); ok {
 			t.Errorf("ParseSubject(%q) = %+v, want none", s, got)
 		}

@@ -128,7 +128,8 @@ type Callback struct {
 	Body []byte `protobuf:"bytes,1,opt,name=body,proto3" json:"body,omitempty"`
 	// events are what the body says: one, or one for each item of an array.
 	// Empty when the body is not JSON. Sluice sets the envelope (sequence,
-	// cursor, source, receive_time, path, key, revision_of, chat_key) itself.
+	// cursor, source, receive_time, path, key, revision_of, chat_key,
+	// decoder_version) itself.
 	Events []*Event `protobuf:"bytes,2,rep,name=events,proto3" json:"events,omitempty"`
 	// tokens are the credentials that stood in the body, in the order found.
 	// They are compared and then forgotten.
@@ -305,9 +306,9 @@ const file_sluice_v1_callback_service_proto_rawDesc = "" +
 	"\aerrcode\x18\x01 \x01(\x05R\aerrcode\x12\x16\n" +
 	"\x06errmsg\x18\x02 \x01(\tR\x06errmsg\x12\x1c\n" +
 	"\tsequences\x18\x03 \x03(\x04R\tsequences\x12\x1c\n" +
-	"\tduplicate\x18\x04 \x01(\bR\tduplicate2\xaf\x01\n" +
-	"\x0fCallbackService\x12\x9b\x01\n" +
-	"\x0fReceiveCallback\x12!.sluice.v1.ReceiveCallbackRequest\x1a\".sluice.v1.ReceiveCallbackResponse\"A\x82\xd3\xe4\x93\x02;:\bcallbackZ\r:\bcallback\"\x01/Z\x14:\bcallback\"\b/message\"\n" +
+	"\tduplicate\x18\x04 \x01(\bR\tduplicate2\x89\x01\n" +
+	"\x0fCallbackService\x12v\n" +
+	"\x0fReceiveCallback\x12!.sluice.v1.ReceiveCallbackRequest\x1a\".sluice.v1.ReceiveCallbackResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\bcallback\"\n" +
 	"/{path=**}B\x9f\x01\n" +
 	"\rcom.sluice.v1B\x14CallbackServiceProtoP\x01Z3github.com/sluicegate/sluice/gen/sluice/v1;sluicev1\xa2\x02\x03SXX\xaa\x02\tSluice.V1\xca\x02\tSluice\\V1\xe2\x02\x15Sluice\\V1\\GPBMetadata\xea\x02\n" +
 	"Sluice::V1b\x06proto3"

@@ -94,6 +94,12 @@ const (
 	//
 	//	"metadata": {"sequence": "7"}}
 	ErrorReason_ERROR_REASON_EVENT_NOT_FOUND ErrorReason = 13
+	// ERROR_REASON_QUARANTINE_ENTRY_NOT_FOUND: the quarantine does not hold the
+	// entry. NOT_FOUND. Example:
+	// {"reason": "QUARANTINE_ENTRY_NOT_FOUND", "domain": "sluice",
+	//
+	//	"metadata": {"sequence": "7"}}
+	ErrorReason_ERROR_REASON_QUARANTINE_ENTRY_NOT_FOUND ErrorReason = 14
 )
 
 // Enum value maps for ErrorReason.
@@ -113,22 +119,24 @@ var (
 		11: "ERROR_REASON_INVALID_PAGE_TOKEN",
 		12: "ERROR_REASON_INVALID_REQUEST",
 		13: "ERROR_REASON_EVENT_NOT_FOUND",
+		14: "ERROR_REASON_QUARANTINE_ENTRY_NOT_FOUND",
 	}
 	ErrorReason_value = map[string]int32{
-		"ERROR_REASON_UNSPECIFIED":           0,
-		"ERROR_REASON_CALLBACK_NOT_ACCEPTED": 1,
-		"ERROR_REASON_CALLBACK_TOO_LARGE":    2,
-		"ERROR_REASON_LOG_UNAVAILABLE":       3,
-		"ERROR_REASON_LOG_FULL":              4,
-		"ERROR_REASON_DRAINING":              5,
-		"ERROR_REASON_INVALID_CURSOR":        6,
-		"ERROR_REASON_CURSOR_OF_ANOTHER_LOG": 7,
-		"ERROR_REASON_CURSOR_AHEAD_OF_LOG":   8,
-		"ERROR_REASON_CURSOR_TOO_OLD":        9,
-		"ERROR_REASON_INVALID_FILTER":        10,
-		"ERROR_REASON_INVALID_PAGE_TOKEN":    11,
-		"ERROR_REASON_INVALID_REQUEST":       12,
-		"ERROR_REASON_EVENT_NOT_FOUND":       13,
+		"ERROR_REASON_UNSPECIFIED":                0,
+		"ERROR_REASON_CALLBACK_NOT_ACCEPTED":      1,
+		"ERROR_REASON_CALLBACK_TOO_LARGE":         2,
+		"ERROR_REASON_LOG_UNAVAILABLE":            3,
+		"ERROR_REASON_LOG_FULL":                   4,
+		"ERROR_REASON_DRAINING":                   5,
+		"ERROR_REASON_INVALID_CURSOR":             6,
+		"ERROR_REASON_CURSOR_OF_ANOTHER_LOG":      7,
+		"ERROR_REASON_CURSOR_AHEAD_OF_LOG":        8,
+		"ERROR_REASON_CURSOR_TOO_OLD":             9,
+		"ERROR_REASON_INVALID_FILTER":             10,
+		"ERROR_REASON_INVALID_PAGE_TOKEN":         11,
+		"ERROR_REASON_INVALID_REQUEST":            12,
+		"ERROR_REASON_EVENT_NOT_FOUND":            13,
+		"ERROR_REASON_QUARANTINE_ENTRY_NOT_FOUND": 14,
 	}
 )
 
@@ -163,7 +171,7 @@ var File_sluice_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_sluice_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1csluice/v1/error_reason.proto\x12\tsluice.v1*\xea\x03\n" +
+	"\x1csluice/v1/error_reason.proto\x12\tsluice.v1*\x97\x04\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12&\n" +
 	"\"ERROR_REASON_CALLBACK_NOT_ACCEPTED\x10\x01\x12#\n" +
@@ -179,7 +187,8 @@ const file_sluice_v1_error_reason_proto_rawDesc = "" +
 	"\x12#\n" +
 	"\x1fERROR_REASON_INVALID_PAGE_TOKEN\x10\v\x12 \n" +
 	"\x1cERROR_REASON_INVALID_REQUEST\x10\f\x12 \n" +
-	"\x1cERROR_REASON_EVENT_NOT_FOUND\x10\rB\x9b\x01\n" +
+	"\x1cERROR_REASON_EVENT_NOT_FOUND\x10\r\x12+\n" +
+	"'ERROR_REASON_QUARANTINE_ENTRY_NOT_FOUND\x10\x0eB\x9b\x01\n" +
 	"\rcom.sluice.v1B\x10ErrorReasonProtoP\x01Z3github.com/sluicegate/sluice/gen/sluice/v1;sluicev1\xa2\x02\x03SXX\xaa\x02\tSluice.V1\xca\x02\tSluice\\V1\xe2\x02\x15Sluice\\V1\\GPBMetadata\xea\x02\n" +
 	"Sluice::V1b\x06proto3"
 

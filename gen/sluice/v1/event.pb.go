@@ -243,6 +243,10 @@ type Event struct {
 	// chat_key is what order is kept by: source and chat id, else source, bot
 	// and room or contact, else key.
 	ChatKey string `protobuf:"bytes,12,opt,name=chat_key,json=chatKey,proto3" json:"chat_key,omitempty"`
+	// decoder_version is the version of the decoder that made this event of raw.
+	// It grows whenever some body would become another event than before. 0 means
+	// that Sluice did not decode it: the event came typed, over gRPC.
+	DecoderVersion uint32 `protobuf:"varint,13,opt,name=decoder_version,json=decoderVersion,proto3" json:"decoder_version,omitempty"`
 	// body is what happened. It is always set.
 	//
 	// Types that are valid to be assigned to Body:
@@ -375,6 +379,13 @@ func (x *Event) GetChatKey() string {
 		return x.ChatKey
 	}
 	return ""
+}
+
+func (x *Event) GetDecoderVersion() uint32 {
+	if x != nil {
+		return x.DecoderVersion
+	}
+	return 0
 }
 
 func (x *Event) GetBody() isEvent_Body {
@@ -2023,7 +2034,7 @@ var File_sluice_v1_event_proto protoreflect.FileDescriptor
 
 const file_sluice_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x15sluice/v1/event.proto\x12\tsluice.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17sluice/v1/message.proto\"\xe2\b\n" +
+	"\x15sluice/v1/event.proto\x12\tsluice.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17sluice/v1/message.proto\"\x8b\t\n" +
 	"\x05Event\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x16\n" +
 	"\x06cursor\x18\x02 \x01(\tR\x06cursor\x12\x16\n" +
@@ -2038,7 +2049,8 @@ const file_sluice_v1_event_proto_rawDesc = "" +
 	"\bunmapped\x18\n" +
 	" \x01(\v2\x17.google.protobuf.StructR\bunmapped\x12\x10\n" +
 	"\x03raw\x18\v \x01(\fR\x03raw\x12\x19\n" +
-	"\bchat_key\x18\f \x01(\tR\achatKey\x12.\n" +
+	"\bchat_key\x18\f \x01(\tR\achatKey\x12'\n" +
+	"\x0fdecoder_version\x18\r \x01(\rR\x0edecoderVersion\x12.\n" +
 	"\amessage\x18\x14 \x01(\v2\x12.sluice.v1.MessageH\x00R\amessage\x128\n" +
 	"\vsend_result\x18\x15 \x01(\v2\x15.sluice.v1.SendResultH\x00R\n" +
 	"sendResult\x12A\n" +

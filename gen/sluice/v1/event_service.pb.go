@@ -232,13 +232,14 @@ type Position_Cursor struct {
 
 type Position_ReceiveTime struct {
 	// receive_time is a time: as a start, the first event received then or
-	// later; as a stop, events received then or later are not read.
+	// later; as a stop, the first event received then or later is the first
+	// that is not read, or the end of the log when that time comes.
 	ReceiveTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=receive_time,json=receiveTime,proto3,oneof"`
 }
 
 type Position_Sequence struct {
-	// sequence is an event, from 1: as a start, it comes first; as a stop, it
-	// comes last.
+	// sequence is an event, from 1: as a start, it comes first, and is at most
+	// the one after the newest; as a stop, it comes last.
 	Sequence uint64 `protobuf:"varint,3,opt,name=sequence,proto3,oneof"`
 }
 
@@ -273,16 +274,18 @@ type EventFilter struct {
 	// kinds are names of the fields of Event.body, for example "message" or
 	// "send_result".
 	Kinds []string `protobuf:"bytes,6,rep,name=kinds,proto3" json:"kinds,omitempty"`
-	// is_self selects messages by who sent them. Unset selects both.
+	// is_self selects messages by who sent them. Unset selects both, and messages
+	// that do not say.
 	IsSelf *bool `protobuf:"varint,7,opt,name=is_self,json=isSelf,proto3,oneof" json:"is_self,omitempty"`
 	// mention_self selects messages by whether they mention the account. Unset
-	// selects both.
+	// selects both, and messages that do not say.
 	MentionSelf *bool `protobuf:"varint,8,opt,name=mention_self,json=mentionSelf,proto3,oneof" json:"mention_self,omitempty"`
 	// expression is a CEL expression over the variable event (a sluice.v1.Event
 	// without raw) that returns a bool, for example
-	// event.message.text.text.contains("发票"). At most 4096 bytes. It is checked
-	// when the request arrives. An event for which it fails, or costs more than
-	// the limit, does not match, and is counted in a metric.
+	// event.message.text.text.contains("发票"). At most 4096 bytes; the pattern of
+	// matches must be a literal. It is checked when the request arrives. An event
+	// for which it fails, or costs more than the limit, does not match, and is
+	// counted in a metric.
 	Expression    string `protobuf:"bytes,9,opt,name=expression,proto3" json:"expression,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1166,6 +1169,406 @@ func (x *GetEventResponse) GetEvent() *Event {
 	return nil
 }
 
+// RetypeEventsRequest is the request of EventService.RetypeEvents.
+type RetypeEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// start is where to begin. Required: to read the whole log again is to be
+	// asked for, with ANCHOR_EARLIEST.
+	Start *Position `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
+	// stop is where to end. Unset is the end of the log.
+	Stop *Position `protobuf:"bytes,2,opt,name=stop,proto3" json:"stop,omitempty"`
+	// filter selects events, as they are stored. Unset selects all.
+	Filter *EventFilter `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	// dry_run says what would change, and appends nothing.
+	DryRun        bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetypeEventsRequest) Reset() {
+	*x = RetypeEventsRequest{}
+	mi := &file_sluice_v1_event_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetypeEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetypeEventsRequest) ProtoMessage() {}
+
+func (x *RetypeEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_v1_event_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetypeEventsRequest.ProtoReflect.Descriptor instead.
+func (*RetypeEventsRequest) Descriptor() ([]byte, []int) {
+	return file_sluice_v1_event_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RetypeEventsRequest) GetStart() *Position {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *RetypeEventsRequest) GetStop() *Position {
+	if x != nil {
+		return x.Stop
+	}
+	return nil
+}
+
+func (x *RetypeEventsRequest) GetFilter() *EventFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *RetypeEventsRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+// RetypeEventsResponse is one frame of a stream.
+type RetypeEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// frame is what the response says.
+	//
+	// Types that are valid to be assigned to Frame:
+	//
+	//	*RetypeEventsResponse_Event
+	//	*RetypeEventsResponse_Summary
+	Frame         isRetypeEventsResponse_Frame `protobuf_oneof:"frame"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetypeEventsResponse) Reset() {
+	*x = RetypeEventsResponse{}
+	mi := &file_sluice_v1_event_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetypeEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetypeEventsResponse) ProtoMessage() {}
+
+func (x *RetypeEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_v1_event_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetypeEventsResponse.ProtoReflect.Descriptor instead.
+func (*RetypeEventsResponse) Descriptor() ([]byte, []int) {
+	return file_sluice_v1_event_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RetypeEventsResponse) GetFrame() isRetypeEventsResponse_Frame {
+	if x != nil {
+		return x.Frame
+	}
+	return nil
+}
+
+func (x *RetypeEventsResponse) GetEvent() *RetypedEvent {
+	if x != nil {
+		if x, ok := x.Frame.(*RetypeEventsResponse_Event); ok {
+			return x.Event
+		}
+	}
+	return nil
+}
+
+func (x *RetypeEventsResponse) GetSummary() *RetypeSummary {
+	if x != nil {
+		if x, ok := x.Frame.(*RetypeEventsResponse_Summary); ok {
+			return x.Summary
+		}
+	}
+	return nil
+}
+
+type isRetypeEventsResponse_Frame interface {
+	isRetypeEventsResponse_Frame()
+}
+
+type RetypeEventsResponse_Event struct {
+	// event is an event that today's decoder makes another of.
+	Event *RetypedEvent `protobuf:"bytes,1,opt,name=event,proto3,oneof"`
+}
+
+type RetypeEventsResponse_Summary struct {
+	// summary comes last.
+	Summary *RetypeSummary `protobuf:"bytes,2,opt,name=summary,proto3,oneof"`
+}
+
+func (*RetypeEventsResponse_Event) isRetypeEventsResponse_Frame() {}
+
+func (*RetypeEventsResponse_Summary) isRetypeEventsResponse_Frame() {}
+
+// RetypedEvent is an event of which today's decoder makes another.
+type RetypedEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// sequence is the event's.
+	Sequence uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// decoder_version is the one of the event as it is stored.
+	DecoderVersion uint32 `protobuf:"varint,2,opt,name=decoder_version,json=decoderVersion,proto3" json:"decoder_version,omitempty"`
+	// changes are the fields that differ, in the order of the schema: at most 200.
+	Changes []*FieldChange `protobuf:"bytes,3,rep,name=changes,proto3" json:"changes,omitempty"`
+	// changes_left_off is how many more there are.
+	ChangesLeftOff uint32 `protobuf:"varint,4,opt,name=changes_left_off,json=changesLeftOff,proto3" json:"changes_left_off,omitempty"`
+	// revision_sequence is where the revision stands in the log. 0 in a dry run.
+	RevisionSequence uint64 `protobuf:"varint,5,opt,name=revision_sequence,json=revisionSequence,proto3" json:"revision_sequence,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *RetypedEvent) Reset() {
+	*x = RetypedEvent{}
+	mi := &file_sluice_v1_event_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetypedEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetypedEvent) ProtoMessage() {}
+
+func (x *RetypedEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_v1_event_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetypedEvent.ProtoReflect.Descriptor instead.
+func (*RetypedEvent) Descriptor() ([]byte, []int) {
+	return file_sluice_v1_event_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *RetypedEvent) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *RetypedEvent) GetDecoderVersion() uint32 {
+	if x != nil {
+		return x.DecoderVersion
+	}
+	return 0
+}
+
+func (x *RetypedEvent) GetChanges() []*FieldChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *RetypedEvent) GetChangesLeftOff() uint32 {
+	if x != nil {
+		return x.ChangesLeftOff
+	}
+	return 0
+}
+
+func (x *RetypedEvent) GetRevisionSequence() uint64 {
+	if x != nil {
+		return x.RevisionSequence
+	}
+	return 0
+}
+
+// FieldChange is a field that differs between two events.
+type FieldChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// path is the field's, for example "message.text.mentions[0]" or
+	// unmapped["data.newField"].
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// before is the stored value as text, cut after 1024 bytes. Unset is unset.
+	Before string `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
+	// after is the value that today's decoder makes, likewise.
+	After         string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FieldChange) Reset() {
+	*x = FieldChange{}
+	mi := &file_sluice_v1_event_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FieldChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FieldChange) ProtoMessage() {}
+
+func (x *FieldChange) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_v1_event_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FieldChange.ProtoReflect.Descriptor instead.
+func (*FieldChange) Descriptor() ([]byte, []int) {
+	return file_sluice_v1_event_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *FieldChange) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *FieldChange) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *FieldChange) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
+// RetypeSummary is how many events a RetypeEvents has read.
+type RetypeSummary struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// read is how many the filter selected: the sum of those below.
+	Read uint64 `protobuf:"varint,1,opt,name=read,proto3" json:"read,omitempty"`
+	// changed are those that a frame was sent for.
+	Changed uint64 `protobuf:"varint,2,opt,name=changed,proto3" json:"changed,omitempty"`
+	// unchanged are those that today's decoder makes the same event of.
+	Unchanged uint64 `protobuf:"varint,3,opt,name=unchanged,proto3" json:"unchanged,omitempty"`
+	// current are those that today's decoder, or a newer one, made.
+	Current uint64 `protobuf:"varint,4,opt,name=current,proto3" json:"current,omitempty"`
+	// superseded are those that have a newer revision.
+	Superseded uint64 `protobuf:"varint,5,opt,name=superseded,proto3" json:"superseded,omitempty"`
+	// undecodable are those that came typed, without a body, or with one that is
+	// not one event.
+	Undecodable   uint64 `protobuf:"varint,6,opt,name=undecodable,proto3" json:"undecodable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetypeSummary) Reset() {
+	*x = RetypeSummary{}
+	mi := &file_sluice_v1_event_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetypeSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetypeSummary) ProtoMessage() {}
+
+func (x *RetypeSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_sluice_v1_event_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetypeSummary.ProtoReflect.Descriptor instead.
+func (*RetypeSummary) Descriptor() ([]byte, []int) {
+	return file_sluice_v1_event_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RetypeSummary) GetRead() uint64 {
+	if x != nil {
+		return x.Read
+	}
+	return 0
+}
+
+func (x *RetypeSummary) GetChanged() uint64 {
+	if x != nil {
+		return x.Changed
+	}
+	return 0
+}
+
+func (x *RetypeSummary) GetUnchanged() uint64 {
+	if x != nil {
+		return x.Unchanged
+	}
+	return 0
+}
+
+func (x *RetypeSummary) GetCurrent() uint64 {
+	if x != nil {
+		return x.Current
+	}
+	return 0
+}
+
+func (x *RetypeSummary) GetSuperseded() uint64 {
+	if x != nil {
+		return x.Superseded
+	}
+	return 0
+}
+
+func (x *RetypeSummary) GetUndecodable() uint64 {
+	if x != nil {
+		return x.Undecodable
+	}
+	return 0
+}
+
 var File_sluice_v1_event_service_proto protoreflect.FileDescriptor
 
 const file_sluice_v1_event_service_proto_rawDesc = "" +
@@ -1250,7 +1653,35 @@ const file_sluice_v1_event_service_proto_rawDesc = "" +
 	"\vinclude_raw\x18\x02 \x01(\bR\n" +
 	"includeRaw\":\n" +
 	"\x10GetEventResponse\x12&\n" +
-	"\x05event\x18\x01 \x01(\v2\x10.sluice.v1.EventR\x05event*H\n" +
+	"\x05event\x18\x01 \x01(\v2\x10.sluice.v1.EventR\x05event\"\xb2\x01\n" +
+	"\x13RetypeEventsRequest\x12)\n" +
+	"\x05start\x18\x01 \x01(\v2\x13.sluice.v1.PositionR\x05start\x12'\n" +
+	"\x04stop\x18\x02 \x01(\v2\x13.sluice.v1.PositionR\x04stop\x12.\n" +
+	"\x06filter\x18\x03 \x01(\v2\x16.sluice.v1.EventFilterR\x06filter\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"\x86\x01\n" +
+	"\x14RetypeEventsResponse\x12/\n" +
+	"\x05event\x18\x01 \x01(\v2\x17.sluice.v1.RetypedEventH\x00R\x05event\x124\n" +
+	"\asummary\x18\x02 \x01(\v2\x18.sluice.v1.RetypeSummaryH\x00R\asummaryB\a\n" +
+	"\x05frame\"\xdc\x01\n" +
+	"\fRetypedEvent\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12'\n" +
+	"\x0fdecoder_version\x18\x02 \x01(\rR\x0edecoderVersion\x120\n" +
+	"\achanges\x18\x03 \x03(\v2\x16.sluice.v1.FieldChangeR\achanges\x12(\n" +
+	"\x10changes_left_off\x18\x04 \x01(\rR\x0echangesLeftOff\x12+\n" +
+	"\x11revision_sequence\x18\x05 \x01(\x04R\x10revisionSequence\"O\n" +
+	"\vFieldChange\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
+	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +
+	"\x05after\x18\x03 \x01(\tR\x05after\"\xb7\x01\n" +
+	"\rRetypeSummary\x12\x12\n" +
+	"\x04read\x18\x01 \x01(\x04R\x04read\x12\x18\n" +
+	"\achanged\x18\x02 \x01(\x04R\achanged\x12\x1c\n" +
+	"\tunchanged\x18\x03 \x01(\x04R\tunchanged\x12\x18\n" +
+	"\acurrent\x18\x04 \x01(\x04R\acurrent\x12\x1e\n" +
+	"\n" +
+	"superseded\x18\x05 \x01(\x04R\n" +
+	"superseded\x12 \n" +
+	"\vundecodable\x18\x06 \x01(\x04R\vundecodable*H\n" +
 	"\x06Anchor\x12\x16\n" +
 	"\x12ANCHOR_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fANCHOR_EARLIEST\x10\x01\x12\x11\n" +
@@ -1258,13 +1689,14 @@ const file_sluice_v1_event_service_proto_rawDesc = "" +
 	"\x05OnGap\x12\x16\n" +
 	"\x12ON_GAP_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vON_GAP_FAIL\x10\x01\x12\x0f\n" +
-	"\vON_GAP_SKIP\x10\x022\xd5\x02\n" +
+	"\vON_GAP_SKIP\x10\x022\xc6\x03\n" +
 	"\fEventService\x12\x81\x01\n" +
 	"\tSubscribe\x12\x1b.sluice.v1.SubscribeRequest\x1a\x1c.sluice.v1.SubscribeResponse\"7\x82\xd3\xe4\x93\x021Z\x19:\x01*\"\x14/v1/events:subscribe\x12\x14/v1/events:subscribe0\x01\x12]\n" +
 	"\n" +
 	"ListEvents\x12\x1c.sluice.v1.ListEventsRequest\x1a\x1d.sluice.v1.ListEventsResponse\"\x12\x82\xd3\xe4\x93\x02\f\x12\n" +
 	"/v1/events\x12b\n" +
-	"\bGetEvent\x12\x1a.sluice.v1.GetEventRequest\x1a\x1b.sluice.v1.GetEventResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/events/{sequence}B\x9c\x01\n" +
+	"\bGetEvent\x12\x1a.sluice.v1.GetEventRequest\x1a\x1b.sluice.v1.GetEventResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/events/{sequence}\x12o\n" +
+	"\fRetypeEvents\x12\x1e.sluice.v1.RetypeEventsRequest\x1a\x1f.sluice.v1.RetypeEventsResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/v1/events:retype0\x01B\x9c\x01\n" +
 	"\rcom.sluice.v1B\x11EventServiceProtoP\x01Z3github.com/sluicegate/sluice/gen/sluice/v1;sluicev1\xa2\x02\x03SXX\xaa\x02\tSluice.V1\xca\x02\tSluice\\V1\xe2\x02\x15Sluice\\V1\\GPBMetadata\xea\x02\n" +
 	"Sluice::V1b\x06proto3"
 
@@ -1281,7 +1713,7 @@ func file_sluice_v1_event_service_proto_rawDescGZIP() []byte {
 }
 
 var file_sluice_v1_event_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_sluice_v1_event_service_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_sluice_v1_event_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_sluice_v1_event_service_proto_goTypes = []any{
 	(Anchor)(0),                   // 0: sluice.v1.Anchor
 	(OnGap)(0),                    // 1: sluice.v1.OnGap
@@ -1298,43 +1730,56 @@ var file_sluice_v1_event_service_proto_goTypes = []any{
 	(*ListEventsResponse)(nil),    // 12: sluice.v1.ListEventsResponse
 	(*GetEventRequest)(nil),       // 13: sluice.v1.GetEventRequest
 	(*GetEventResponse)(nil),      // 14: sluice.v1.GetEventResponse
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(MessageType)(0),              // 16: sluice.v1.MessageType
-	(*durationpb.Duration)(nil),   // 17: google.protobuf.Duration
-	(*Event)(nil),                 // 18: sluice.v1.Event
+	(*RetypeEventsRequest)(nil),   // 15: sluice.v1.RetypeEventsRequest
+	(*RetypeEventsResponse)(nil),  // 16: sluice.v1.RetypeEventsResponse
+	(*RetypedEvent)(nil),          // 17: sluice.v1.RetypedEvent
+	(*FieldChange)(nil),           // 18: sluice.v1.FieldChange
+	(*RetypeSummary)(nil),         // 19: sluice.v1.RetypeSummary
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(MessageType)(0),              // 21: sluice.v1.MessageType
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
+	(*Event)(nil),                 // 23: sluice.v1.Event
 }
 var file_sluice_v1_event_service_proto_depIdxs = []int32{
-	15, // 0: sluice.v1.Position.receive_time:type_name -> google.protobuf.Timestamp
+	20, // 0: sluice.v1.Position.receive_time:type_name -> google.protobuf.Timestamp
 	0,  // 1: sluice.v1.Position.anchor:type_name -> sluice.v1.Anchor
-	16, // 2: sluice.v1.EventFilter.message_types:type_name -> sluice.v1.MessageType
+	21, // 2: sluice.v1.EventFilter.message_types:type_name -> sluice.v1.MessageType
 	2,  // 3: sluice.v1.SubscribeRequest.start:type_name -> sluice.v1.Position
 	2,  // 4: sluice.v1.SubscribeRequest.stop:type_name -> sluice.v1.Position
 	3,  // 5: sluice.v1.SubscribeRequest.filter:type_name -> sluice.v1.EventFilter
 	1,  // 6: sluice.v1.SubscribeRequest.on_gap:type_name -> sluice.v1.OnGap
-	17, // 7: sluice.v1.SubscribeRequest.heartbeat_interval:type_name -> google.protobuf.Duration
+	22, // 7: sluice.v1.SubscribeRequest.heartbeat_interval:type_name -> google.protobuf.Duration
 	6,  // 8: sluice.v1.SubscribeResponse.opened:type_name -> sluice.v1.Opened
 	7,  // 9: sluice.v1.SubscribeResponse.events:type_name -> sluice.v1.EventBatch
 	8,  // 10: sluice.v1.SubscribeResponse.checkpoint:type_name -> sluice.v1.Checkpoint
 	9,  // 11: sluice.v1.SubscribeResponse.gap:type_name -> sluice.v1.Gap
 	10, // 12: sluice.v1.SubscribeResponse.going_away:type_name -> sluice.v1.GoingAway
-	17, // 13: sluice.v1.Opened.heartbeat_interval:type_name -> google.protobuf.Duration
-	18, // 14: sluice.v1.EventBatch.events:type_name -> sluice.v1.Event
+	22, // 13: sluice.v1.Opened.heartbeat_interval:type_name -> google.protobuf.Duration
+	23, // 14: sluice.v1.EventBatch.events:type_name -> sluice.v1.Event
 	3,  // 15: sluice.v1.ListEventsRequest.filter:type_name -> sluice.v1.EventFilter
 	2,  // 16: sluice.v1.ListEventsRequest.start:type_name -> sluice.v1.Position
 	2,  // 17: sluice.v1.ListEventsRequest.stop:type_name -> sluice.v1.Position
-	18, // 18: sluice.v1.ListEventsResponse.events:type_name -> sluice.v1.Event
-	18, // 19: sluice.v1.GetEventResponse.event:type_name -> sluice.v1.Event
-	4,  // 20: sluice.v1.EventService.Subscribe:input_type -> sluice.v1.SubscribeRequest
-	11, // 21: sluice.v1.EventService.ListEvents:input_type -> sluice.v1.ListEventsRequest
-	13, // 22: sluice.v1.EventService.GetEvent:input_type -> sluice.v1.GetEventRequest
-	5,  // 23: sluice.v1.EventService.Subscribe:output_type -> sluice.v1.SubscribeResponse
-	12, // 24: sluice.v1.EventService.ListEvents:output_type -> sluice.v1.ListEventsResponse
-	14, // 25: sluice.v1.EventService.GetEvent:output_type -> sluice.v1.GetEventResponse
-	23, // [23:26] is the sub-list for method output_type
-	20, // [20:23] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	23, // 18: sluice.v1.ListEventsResponse.events:type_name -> sluice.v1.Event
+	23, // 19: sluice.v1.GetEventResponse.event:type_name -> sluice.v1.Event
+	2,  // 20: sluice.v1.RetypeEventsRequest.start:type_name -> sluice.v1.Position
+	2,  // 21: sluice.v1.RetypeEventsRequest.stop:type_name -> sluice.v1.Position
+	3,  // 22: sluice.v1.RetypeEventsRequest.filter:type_name -> sluice.v1.EventFilter
+	17, // 23: sluice.v1.RetypeEventsResponse.event:type_name -> sluice.v1.RetypedEvent
+	19, // 24: sluice.v1.RetypeEventsResponse.summary:type_name -> sluice.v1.RetypeSummary
+	18, // 25: sluice.v1.RetypedEvent.changes:type_name -> sluice.v1.FieldChange
+	4,  // 26: sluice.v1.EventService.Subscribe:input_type -> sluice.v1.SubscribeRequest
+	11, // 27: sluice.v1.EventService.ListEvents:input_type -> sluice.v1.ListEventsRequest
+	13, // 28: sluice.v1.EventService.GetEvent:input_type -> sluice.v1.GetEventRequest
+	15, // 29: sluice.v1.EventService.RetypeEvents:input_type -> sluice.v1.RetypeEventsRequest
+	5,  // 30: sluice.v1.EventService.Subscribe:output_type -> sluice.v1.SubscribeResponse
+	12, // 31: sluice.v1.EventService.ListEvents:output_type -> sluice.v1.ListEventsResponse
+	14, // 32: sluice.v1.EventService.GetEvent:output_type -> sluice.v1.GetEventResponse
+	16, // 33: sluice.v1.EventService.RetypeEvents:output_type -> sluice.v1.RetypeEventsResponse
+	30, // [30:34] is the sub-list for method output_type
+	26, // [26:30] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_sluice_v1_event_service_proto_init() }
@@ -1358,13 +1803,17 @@ func file_sluice_v1_event_service_proto_init() {
 		(*SubscribeResponse_Gap)(nil),
 		(*SubscribeResponse_GoingAway)(nil),
 	}
+	file_sluice_v1_event_service_proto_msgTypes[14].OneofWrappers = []any{
+		(*RetypeEventsResponse_Event)(nil),
+		(*RetypeEventsResponse_Summary)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sluice_v1_event_service_proto_rawDesc), len(file_sluice_v1_event_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   13,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

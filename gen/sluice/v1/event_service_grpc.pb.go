@@ -19,9 +19,10 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	EventService_Subscribe_FullMethodName  = "/sluice.v1.EventService/Subscribe"
-	EventService_ListEvents_FullMethodName = "/sluice.v1.EventService/ListEvents"
-	EventService_GetEvent_FullMethodName   = "/sluice.v1.EventService/GetEvent"
+	EventService_Subscribe_FullMethodName    = "/sluice.v1.EventService/Subscribe"
+	EventService_ListEvents_FullMethodName   = "/sluice.v1.EventService/ListEvents"
+	EventService_GetEvent_FullMethodName     = "/sluice.v1.EventService/GetEvent"
+	EventService_RetypeEvents_FullMethodName = "/sluice.v1.EventService/RetypeEvents"
 )
 
 // EventServiceClient is the client API for EventService service.
@@ -55,6 +56,19 @@ type EventServiceClient interface {
 	// Errors: NOT_FOUND (EVENT_NOT_FOUND) when the log does not hold it: removed
 	// by retention, or not written yet.
 	GetEvent(ctx context.Context, in *GetEventRequest, opts ...grpc.CallOption) (*GetEventResponse, error)
+	// RetypeEvents has today's decoder read the stored bodies of events again that
+	// an earlier one decoded, or none. It streams what would become another event,
+	// in order, and appends each of those as a revision, unless dry_run is set.
+	//
+	// A revision keeps the key, receive_time, source and path of its event. Of an
+	// event that has revisions only the newest is looked at, and one that today's
+	// decoder made is passed over: to call it again, after an error or a cut
+	// connection too, appends nothing twice. The end of the log is where it is
+	// when the request arrives.
+	//
+	// Errors: as Subscribe, and UNAVAILABLE (LOG_FULL). Frames that came before an
+	// error stand.
+	RetypeEvents(ctx context.Context, in *RetypeEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RetypeEventsResponse], error)
 }
 
 type eventServiceClient struct {
@@ -104,6 +118,25 @@ func (c *eventServiceClient) GetEvent(ctx context.Context, in *GetEventRequest, 
 	return out, nil
 }
 
+func (c *eventServiceClient) RetypeEvents(ctx context.Context, in *RetypeEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RetypeEventsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &EventService_ServiceDesc.Streams[1], EventService_RetypeEvents_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RetypeEventsRequest, RetypeEventsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type EventService_RetypeEventsClient = grpc.ServerStreamingClient[RetypeEventsResponse]
+
 // EventServiceServer is the server API for EventService service.
 // All implementations must embed UnimplementedEventServiceServer
 // for forward compatibility.
@@ -135,6 +168,19 @@ type EventServiceServer interface {
 	// Errors: NOT_FOUND (EVENT_NOT_FOUND) when the log does not hold it: removed
 	// by retention, or not written yet.
 	GetEvent(context.Context, *GetEventRequest) (*GetEventResponse, error)
+	// RetypeEvents has today's decoder read the stored bodies of events again that
+	// an earlier one decoded, or none. It streams what would become another event,
+	// in order, and appends each of those as a revision, unless dry_run is set.
+	//
+	// A revision keeps the key, receive_time, source and path of its event. Of an
+	// event that has revisions only the newest is looked at, and one that today's
+	// decoder made is passed over: to call it again, after an error or a cut
+	// connection too, appends nothing twice. The end of the log is where it is
+	// when the request arrives.
+	//
+	// Errors: as Subscribe, and UNAVAILABLE (LOG_FULL). Frames that came before an
+	// error stand.
+	RetypeEvents(*RetypeEventsRequest, grpc.ServerStreamingServer[RetypeEventsResponse]) error
 	mustEmbedUnimplementedEventServiceServer()
 }
 
@@ -153,6 +199,9 @@ func (UnimplementedEventServiceServer) ListEvents(context.Context, *ListEventsRe
 }
 func (UnimplementedEventServiceServer) GetEvent(context.Context, *GetEventRequest) (*GetEventResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetEvent not implemented")
+}
+func (UnimplementedEventServiceServer) RetypeEvents(*RetypeEventsRequest, grpc.ServerStreamingServer[RetypeEventsResponse]) error {
+	return status.Error(codes.Unimplemented, "method RetypeEvents not implemented")
 }
 func (UnimplementedEventServiceServer) mustEmbedUnimplementedEventServiceServer() {}
 func (UnimplementedEventServiceServer) testEmbeddedByValue()                      {}
@@ -222,6 +271,17 @@ func _EventService_GetEvent_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _EventService_RetypeEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(RetypeEventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(EventServiceServer).RetypeEvents(m, &grpc.GenericServerStream[RetypeEventsRequest, RetypeEventsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type EventService_RetypeEventsServer = grpc.ServerStreamingServer[RetypeEventsResponse]
+
 // EventService_ServiceDesc is the grpc.ServiceDesc for EventService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -242,6 +302,11 @@ var EventService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Subscribe",
 			Handler:       _EventService_Subscribe_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "RetypeEvents",
+			Handler:       _EventService_RetypeEvents_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -1,0 +1,77 @@
+// Command bench measures Sluice from the outside, as its users meet it: the
+// binary that ships, in a child process, on an empty data directory, over
+// sockets.
+//
+//	bench ingest      callbacks per second and their latency, beside the limit server
+//	bench subscribe   events per second to gRPC subscribers, and delivery latency
+//	bench load        the load alone, at a server that already runs
+//	bench limit       the limit server alone
+//
+// Without a command it runs the first two. The tables it prints are Markdown,
+// for README.md beside it.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal kills at once
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1) //nolint:forbidigo // main may
+	}
+}
+
+// A command runs with its own arguments and prints to out.
+type command func(ctx context.Context, args []string, out io.Writer) error
+
+func run(ctx context.Context, args []string, out io.Writer) error {
+	commands := map[string]command{
+		"ingest":    runIngest,
+		"subscribe": runSubscribe,
+		"load":      runLoad,
+		"limit":     runLimit,
+	}
+	if len(args) == 0 {
+		if err := runIngest(ctx, nil, out); err != nil {
+			return err
+		}
+		fmt.Fprintln(out)
+		return runSubscribe(ctx, nil, out)
+	}
+	if c, ok := commands[args[0]]; ok {
+		return c(ctx, args[1:], out)
+	}
+	return errors.New("usage: bench [ingest|subscribe|load|limit] [-help]")
+}
+
+// counts is a flag: positive whole numbers separated by commas.
+type counts []int
+
+func (c *counts) String() string {
+	return strings.Trim(strings.Join(strings.Fields(fmt.Sprint(*c)), ","), "[]")
+}
+
+// Set implements flag.Value.
+func (c *counts) Set(s string) error {
+	*c = nil
+	for field := range strings.SplitSeq(s, ",") {
+		n, err := strconv.Atoi(field)
+		if err != nil || n < 1 {
+			return fmt.Errorf("%q is not a positive number", field)
+		}
+		*c = append(*c, n)
+	}
+	return nil
+}

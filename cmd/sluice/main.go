@@ -1,0 +1,52 @@
+// Command sluice is the gateway and its tools: serve runs it, the other
+// commands are gRPC clients of one that runs.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"google.golang.org/grpc/grpclog"
+)
+
+// Exit codes.
+const (
+	exitOK    = 0
+	exitError = 1 // it did not work
+	exitUsage = 2 // the command line makes no sense
+)
+
+func main() {
+	// What gRPC and grpc-gateway would print by themselves is not ours to
+	// vouch for, and what matters of it comes back as an error.
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal kills at once
+
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr)) //nolint:forbidigo // main may
+}
+
+// run executes a command line and returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := newRootCommand()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	cmd, err := root.ExecuteContextC(ctx)
+	var usage *usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		fmt.Fprintf(stderr, "sluice: %v\nRun \"%s --help\" for what it takes.\n", err, cmd.CommandPath())
+		return exitUsage
+	}
+	fmt.Fprintln(stderr, "sluice:", err)
+	return exitError
+}

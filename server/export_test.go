@@ -1,0 +1,22 @@
+package server
+
+import (
+	"net"
+	"time"
+)
+
+// SetTimeouts shortens what a client of an HTTP listener may take.
+func (c *Config) SetTimeouts(header, body time.Duration) {
+	c.timeouts = defaultTimeouts()
+	c.timeouts.header, c.timeouts.body = header, body
+}
+
+// LookAtConfig does what the server does every few seconds: it looks whether the
+// configuration has changed.
+func (s *Server) LookAtConfig() { s.reloader.look() }
+
+// Hang does what the server does on a hangup.
+func (s *Server) Hang() { s.reloader.reload() }
+
+// CallbackListener returns the listener, for a test to break.
+func (s *Server) CallbackListener() net.Listener { return s.callbackListener }

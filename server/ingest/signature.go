@@ -1,0 +1,60 @@
+package ingest
+
+import (
+	"crypto/sha1" //nolint:gosec // the vendor's choice
+	"crypto/subtle"
+	"encoding/hex"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A reading is one way of reading the vendor's page on signatures: the SHA-1
+// of token, nonce and timestamp, put together "and sorted". All are accepted,
+// and which one the vendor means is counted.
+type reading string
+
+const (
+	noReading        reading = ""                  // the signature is not valid
+	concatenated     reading = "concatenated"      // token, nonce, timestamp, one after the other
+	sortedCharacters reading = "sorted_characters" // all characters of the three, sorted
+	sortedStrings    reading = "sorted_strings"    // the three strings, sorted
+)
+
+const (
+	// signatureAge is how far a signature's timestamp may be from now. It does
+	// not cover the body, so whoever has seen one can use it that long.
+	signatureAge = 5 * time.Minute
+
+	// maxSigned is the longest nonce and timestamp in bytes that are hashed.
+	maxSigned = 128
+)
+
+// verify returns the reading by which signature is that of token for nonce and
+// timestamp, in seconds, or noReading.
+func verify(token, signature, timestamp, nonce string, now time.Time) reading {
+	seconds, err := strconv.ParseInt(timestamp, 10, 64)
+	if err != nil || now.Sub(time.Unix(seconds, 0)).Abs() > signatureAge || len(nonce) > maxSigned || len(timestamp) > maxSigned {
+		return noReading
+	}
+	want, err := hex.DecodeString(signature)
+	if err != nil {
+		return noReading
+	}
+	match := noReading
+	check := func(r reading, text []byte) {
+		sum := sha1.Sum(text) //nolint:gosec // the vendor's choice
+		if subtle.ConstantTimeCompare(sum[:], want) == 1 {
+			match = r
+		}
+	}
+	parts := []string{token, nonce, timestamp}
+	text := []byte(strings.Join(parts, ""))
+	check(concatenated, text)
+	slices.Sort(text)
+	check(sortedCharacters, text)
+	slices.Sort(parts)
+	check(sortedStrings, []byte(strings.Join(parts, "")))
+	return match
+}

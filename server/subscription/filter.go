@@ -1,0 +1,182 @@
+package subscription
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+
+	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
+	"github.com/sluicegate/sluice/server/apierror"
+	"github.com/sluicegate/sluice/server/record"
+)
+
+// maxValues is the most values that a repeated field of a filter may have.
+const maxValues = 1000
+
+// A set holds the values that a field of a filter admits. The nil set admits
+// every value.
+type set[T comparable] map[T]struct{}
+
+func setOf[T comparable](values []T) set[T] {
+	if len(values) == 0 {
+		return nil
+	}
+	s := make(set[T], len(values))
+	for _, v := range values {
+		s[v] = struct{}{}
+	}
+	return s
+}
+
+func (s set[T]) admits(v T) bool {
+	if s == nil {
+		return true
+	}
+	_, ok := s[v]
+	return ok
+}
+
+// A Filter selects events. It is immutable, and safe for concurrent use. The
+// zero value selects all.
+type Filter struct {
+	kinds    set[string]
+	types    set[sluicev1.MessageType]
+	sources  set[string]
+	bots     set[string]
+	chats    set[string]
+	rooms    set[string]
+	isSelf   *bool
+	mentions *bool
+
+	expression *expression // nil without one
+
+	// What a record's subject tells.
+	sourceTokens set[string]
+	botTokens    set[string]
+	messages     bool // only messages can match
+}
+
+// Compile returns the Filter that f describes; an f that is nil or empty
+// selects all. A wrong f is an *apierror.Error with the reason INVALID_FILTER
+// and the Field that is wrong, as in "filter.kinds[1]".
+func Compile(f *sluicev1.EventFilter) (*Filter, error) {
+	kinds := record.Kinds()
+	for i, kind := range f.GetKinds() {
+		if !slices.Contains(kinds, kind) {
+			return nil, invalidFilter(fmt.Sprintf("filter.kinds[%d]", i), "must be one of "+strings.Join(kinds, ", "))
+		}
+	}
+	for _, field := range []struct {
+		name   string
+		values []string
+	}{
+		{"filter.sources", f.GetSources()},
+		{"filter.bot_ids", f.GetBotIds()},
+		{"filter.chat_ids", f.GetChatIds()},
+		{"filter.room_wxids", f.GetRoomWxids()},
+		{"filter.kinds", f.GetKinds()},
+	} {
+		if len(field.values) > maxValues {
+			return nil, invalidFilter(field.name, fmt.Sprintf("must not have more than %d values", maxValues))
+		}
+		if i := slices.Index(field.values, ""); i >= 0 {
+			return nil, invalidFilter(fmt.Sprintf("%s[%d]", field.name, i), "must not be empty")
+		}
+	}
+	if len(f.GetMessageTypes()) > maxValues {
+		return nil, invalidFilter("filter.message_types", fmt.Sprintf("must not have more than %d values", maxValues))
+	}
+	compiled := &Filter{
+		kinds:        setOf(f.GetKinds()),
+		types:        setOf(f.GetMessageTypes()),
+		sources:      setOf(f.GetSources()),
+		bots:         setOf(f.GetBotIds()),
+		chats:        setOf(f.GetChatIds()),
+		rooms:        setOf(f.GetRoomWxids()),
+		sourceTokens: setOf(tokens(f.GetSources())),
+		botTokens:    setOf(tokens(f.GetBotIds())),
+	}
+	if f != nil {
+		compiled.isSelf, compiled.mentions = f.IsSelf, f.MentionSelf
+	}
+	compiled.messages = compiled.types != nil || compiled.isSelf != nil || compiled.mentions != nil
+	if source := f.GetExpression(); source != "" {
+		x, err := compileExpression(source)
+		if err != nil {
+			return nil, err
+		}
+		compiled.expression = x
+	}
+	return compiled, nil
+}
+
+// MatchLabels returns false when no event under a subject that says l can
+// match. It is cheap; where it returns true, Match decides.
+func (f *Filter) MatchLabels(l record.Labels) bool {
+	if f.messages && l.Kind != kindMessage {
+		return false
+	}
+	return f.kinds.admits(l.Kind) &&
+		f.types.admits(l.MessageType) &&
+		f.sourceTokens.admits(l.Source) &&
+		f.botTokens.admits(l.Bot)
+}
+
+// Match returns whether f selects e, which must be without raw, for the
+// expression must not see it. A message that does not say whether it is the
+// account's own matches neither value of is_self, and so with mention_self. An
+// event for which the expression fails does not match.
+func (f *Filter) Match(e *sluicev1.Event) bool {
+	ok, _ := f.match(context.Background(), e)
+	return ok
+}
+
+// match is Match. The error says why the expression failed, and is errInterrupted
+// when ctx ended before the expression did.
+func (f *Filter) match(ctx context.Context, e *sluicev1.Event) (bool, error) {
+	switch {
+	case !f.sources.admits(e.GetSource()),
+		f.kinds != nil && !f.kinds.admits(record.Kind(e)),
+		f.bots != nil && !f.bots.admits(record.BotID(record.Bot(e))),
+		f.chats != nil && !f.chats.admits(record.ChatID(e)),
+		f.rooms != nil && !f.rooms.admits(record.RoomWxid(e)),
+		f.messages && !f.matchMessage(e.GetMessage()):
+		return false, nil
+	case f.expression == nil:
+		return true, nil
+	}
+	return f.expression.eval(ctx, e)
+}
+
+// matchMessage returns whether the fields that only messages have select m, nil
+// for any other event.
+func (f *Filter) matchMessage(m *sluicev1.Message) bool {
+	return m != nil && f.types.admits(m.GetType()) && is(m.IsSelf, f.isSelf) && is(m.MentionSelf, f.mentions)
+}
+
+// is returns whether value is as wanted: nil wants nothing.
+func is(value, want *bool) bool {
+	return want == nil || value != nil && *value == *want
+}
+
+const kindMessage = "message"
+
+func tokens(values []string) []string {
+	out := make([]string, len(values))
+	for i, v := range values {
+		out[i] = record.Token(v)
+	}
+	return out
+}
+
+func invalidFilter(field, message string) *apierror.Error {
+	return &apierror.Error{
+		Code:    codes.InvalidArgument,
+		Reason:  sluicev1.ErrorReason_ERROR_REASON_INVALID_FILTER,
+		Message: field + ": " + message,
+		Field:   field,
+	}
+}

@@ -1,0 +1,229 @@
+package subscription
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"google.golang.org/grpc/codes"
+
+	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
+	"github.com/sluicegate/sluice/server/apierror"
+	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/record"
+)
+
+// patience is how long a read of records that are there may take.
+const patience = time.Second
+
+// A place is a cut between two records of the log. It is right before the
+// record at sequence or, when time is set, right before the first one from
+// sequence on that holds an event received then or later.
+type place struct {
+	sequence uint64
+	time     time.Time
+}
+
+// never is the place that no record is behind.
+var never = place{sequence: math.MaxUint64}
+
+// reached returns whether the event at sequence, received at t, is behind p.
+// Until p is found, it must be asked of each event in order.
+func (p place) reached(sequence uint64, t time.Time) bool {
+	return sequence >= p.sequence && (p.time.IsZero() || !t.Before(p.time))
+}
+
+// A span is the part of the log that a request asks for: what stands between
+// two places.
+type span struct {
+	start, stop place
+	earliest    bool           // start moves with the oldest record held
+	state       eventlog.State // of the log when the request arrived
+}
+
+// span resolves the positions of a request. Places in what is durable now come
+// without a time. What stands before start is not in the span, whether or not
+// the log still holds it.
+func (s *Service) span(ctx context.Context, start, stop *sluicev1.Position) (span, error) {
+	state, err := within(ctx, s.log.State)
+	if err != nil {
+		return span{}, err
+	}
+	_, isTime := start.GetAt().(*sluicev1.Position_ReceiveTime)
+	out := span{stop: never, state: state, earliest: isTime || start.GetAnchor() == sluicev1.Anchor_ANCHOR_EARLIEST}
+	if out.start, err = s.place(ctx, start, "start", state); err != nil {
+		return span{}, err
+	}
+	if stop != nil {
+		if out.stop, err = s.place(ctx, stop, "stop", state); err != nil {
+			return span{}, err
+		}
+	}
+	return out, nil
+}
+
+// place returns the place of p: before what a start begins with, or behind what
+// a stop ends with.
+func (s *Service) place(ctx context.Context, p *sluicev1.Position, field string, state eventlog.State) (place, error) {
+	isStop := field == "stop"
+	switch at := p.GetAt().(type) {
+	case *sluicev1.Position_Cursor:
+		c, err := s.parseCursor(at.Cursor, field+".cursor", state)
+		return place{sequence: c.Sequence + 1}, err
+
+	case *sluicev1.Position_Sequence:
+		switch {
+		case at.Sequence == 0:
+			return place{}, apierror.InvalidField(field+".sequence", "must be 1 or more")
+		case isStop && at.Sequence == math.MaxUint64:
+			return never, nil
+		case isStop:
+			return place{sequence: at.Sequence + 1}, nil
+		case at.Sequence > state.Last+1:
+			return place{}, aheadOfLog(at.Sequence, state)
+		}
+		return place{sequence: at.Sequence}, nil
+
+	case *sluicev1.Position_ReceiveTime:
+		if err := at.ReceiveTime.CheckValid(); err != nil {
+			return place{}, apierror.InvalidField(field+".receive_time", "is not a time")
+		}
+		found, err := s.placeOfTime(ctx, at.ReceiveTime.AsTime(), state)
+		if isStop && found.time.Before(time.Now()) {
+			found.time = time.Time{} // it is past: the end of the log it is
+		}
+		return found, err
+	}
+	switch anchor := p.GetAnchor(); {
+	case anchor == sluicev1.Anchor_ANCHOR_EARLIEST && isStop:
+		return place{}, apierror.InvalidField("stop.anchor", "must not be ANCHOR_EARLIEST")
+	case anchor == sluicev1.Anchor_ANCHOR_EARLIEST:
+		return place{sequence: state.First}, nil
+	case anchor == sluicev1.Anchor_ANCHOR_LATEST, anchor == sluicev1.Anchor_ANCHOR_UNSPECIFIED:
+		return place{sequence: state.Last + 1}, nil
+	}
+	return place{}, apierror.InvalidField(field+".anchor", "is not an anchor")
+}
+
+// parseCursor returns the cursor that a client sent, if it belongs to the log.
+func (s *Service) parseCursor(text, field string, state eventlog.State) (record.Cursor, error) {
+	c, err := record.ParseCursor(text)
+	switch {
+	case err != nil:
+		return c, &apierror.Error{
+			Code:    codes.InvalidArgument,
+			Reason:  sluicev1.ErrorReason_ERROR_REASON_INVALID_CURSOR,
+			Message: field + ": is not a cursor",
+			Field:   field,
+			Err:     err,
+		}
+	case c.Epoch != s.log.Epoch():
+		return c, &apierror.Error{
+			Code:    codes.FailedPrecondition,
+			Reason:  sluicev1.ErrorReason_ERROR_REASON_CURSOR_OF_ANOTHER_LOG,
+			Message: field + ": was issued by another log; resume from a time or an end of this one",
+		}
+	case c.Sequence > state.Last:
+		return c, aheadOfLog(c.Sequence, state)
+	}
+	return c, nil
+}
+
+// placeOfTime returns the place of the first event received at t or later.
+func (s *Service) placeOfTime(ctx context.Context, t time.Time, state eventlog.State) (place, error) {
+	from, err := within(ctx, func(ctx context.Context) (uint64, error) { return s.log.SequenceAt(ctx, t) })
+	if err != nil {
+		return place{}, err
+	}
+	// Events are stored in nearly the order in which they were received: the
+	// first one is nearly always the one.
+	p := place{sequence: from, time: t}
+	err = s.scan(ctx, from, state.Last+1, func(rec eventlog.Record) (bool, error) {
+		e, err := record.Decode(rec.Data, rec.Sequence, s.log.Epoch(), false)
+		if err != nil {
+			return false, err
+		}
+		if p.reached(rec.Sequence, e.GetReceiveTime().AsTime()) {
+			p = place{sequence: rec.Sequence}
+			return false, nil
+		}
+		return true, nil
+	})
+	if !p.time.IsZero() {
+		p.sequence = max(p.sequence, state.Last+1)
+	}
+	return p, err
+}
+
+// scan calls visit for each record from from on and before end, in order, until
+// it returns false or an error. Records that retention removes meanwhile are
+// passed over. end must not be beyond what is durable.
+func (s *Service) scan(ctx context.Context, from, end uint64, visit func(eventlog.Record) (bool, error)) error {
+	r := s.log.Read(max(from, 1))
+	for r.Position()+1 < end {
+		records, err := s.next(ctx, r, int(min(end-r.Position()-1, maxBatch)))
+		var gone *eventlog.TruncatedError
+		switch {
+		case errors.As(err, &gone):
+			r.Seek(gone.First)
+			continue
+		case err != nil:
+			return err
+		}
+		for _, rec := range records {
+			if rec.Sequence >= end {
+				return nil
+			}
+			if more, err := visit(rec); err != nil || !more {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// next is r.Next for a reader that is behind what is durable. It returns no
+// records when none but removed ones were left.
+func (s *Service) next(ctx context.Context, r *eventlog.Reader, limit int) ([]eventlog.Record, error) {
+	before := r.Position()
+	records, err := within(ctx, func(ctx context.Context) ([]eventlog.Record, error) { return r.Next(ctx, limit) })
+	if errors.Is(err, eventlog.ErrUnavailable) && r.Position() > before {
+		return nil, nil
+	}
+	return records, err
+}
+
+// within returns what read does. A read that takes longer than patience is
+// eventlog.ErrUnavailable: a client rather tries again than hangs.
+func within[T any](ctx context.Context, read func(context.Context) (T, error)) (T, error) {
+	bounded, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	v, err := read(bounded)
+	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w: a read took longer than %v", eventlog.ErrUnavailable, patience)
+	}
+	return v, err
+}
+
+// checkHeld reports a start that retention has passed.
+func (sp span) checkHeld() error {
+	if sp.start.sequence < sp.state.First {
+		return &eventlog.TruncatedError{Asked: sp.start.sequence, First: sp.state.First}
+	}
+	return nil
+}
+
+func aheadOfLog(sequence uint64, state eventlog.State) error {
+	return &apierror.Error{
+		Code:    codes.FailedPrecondition,
+		Reason:  sluicev1.ErrorReason_ERROR_REASON_CURSOR_AHEAD_OF_LOG,
+		Message: "the position is beyond the end of the log",
+		Metadata: map[string]string{
+			"sequence":      strconv.FormatUint(sequence, 10),
+			"last_sequence": strconv.FormatUint(state.Last, 10),
+		},
+	}
+}

@@ -1,0 +1,372 @@
+package subscription
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
+	"github.com/sluicegate/sluice/server/apierror"
+	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/record"
+)
+
+const (
+	defaultHeartbeat = 15 * time.Second
+	minHeartbeat     = time.Second
+	maxHeartbeat     = time.Hour
+
+	// maxBatch and maxBatchBytes bound a frame, and a page. A single event may
+	// be larger than maxBatchBytes, but never than the 4 MiB that gRPC clients
+	// accept unless told otherwise.
+	maxBatch      = 256
+	maxBatchBytes = 1 << 20
+
+	// maxSubscriber is the longest name of a subscriber, in bytes.
+	maxSubscriber = 128
+
+	// retryDelay is how long a stream waits before it asks a storage again that
+	// could not be read.
+	retryDelay = 100 * time.Millisecond
+)
+
+var (
+	errDraining = errors.New("subscription: draining")
+	errStopped  = errors.New("subscription: the stop was reached")
+)
+
+// Subscribe implements EventService. It sends from one goroutine only: a client
+// that reads slowly slows its own position in the log, and nobody else.
+func (s *Service) Subscribe(req *sluicev1.SubscribeRequest, out grpc.ServerStreamingServer[sluicev1.SubscribeResponse]) error {
+	select {
+	case <-s.draining:
+		return apierror.Draining()
+	default:
+	}
+	st, err := s.open(out, req)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(out.Context())
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		select {
+		case <-s.draining:
+			cancel(errDraining)
+		case <-ctx.Done():
+		}
+	})
+	defer watch.Wait()
+	defer cancel(nil)
+
+	s.metrics.streams.Inc()
+	defer s.metrics.streams.Dec()
+	err = st.run(ctx)
+	reason := endedError
+	var gone *eventlog.TruncatedError
+	switch {
+	case errors.Is(err, errStopped):
+		reason, err = endedStop, st.checkpoint()
+	case errors.Is(context.Cause(ctx), errDraining):
+		reason, err = endedDraining, st.send(&sluicev1.SubscribeResponse{
+			Frame: &sluicev1.SubscribeResponse_GoingAway{GoingAway: &sluicev1.GoingAway{Reason: "DRAINING"}},
+		})
+	case out.Context().Err() != nil:
+		reason = endedClient
+	case errors.As(err, &gone):
+		reason = endedTruncated
+	}
+	s.metrics.ended.WithLabelValues(reason).Inc()
+	s.logger.InfoContext(ctx, "subscription ended",
+		"subscriber", req.GetSubscriber(), "reason", reason, "sequence", st.position, "events", st.count)
+	return err
+}
+
+// A stream is a reader of the log and where its frames go.
+type stream struct {
+	*selector
+	log     *eventlog.Log
+	metrics *metrics
+	out     grpc.ServerStreamingServer[sluicev1.SubscribeResponse]
+
+	span
+	skipGaps  bool
+	heartbeat time.Duration
+	limiter   *rate.Limiter // nil without a bound
+
+	reader   *eventlog.Reader
+	position uint64 // nothing that matches and stands at or before it is still to be sent, but for pending
+	started  bool   // start was reached
+	behind   bool   // since the last time the client was told that it had caught up
+	pending  []*sluicev1.Event
+	bytes    int       // about as much as pending takes
+	sent     time.Time // when the last frame was sent
+	count    int       // events sent
+}
+
+// open checks req and returns the stream it asks for. Nothing has been sent.
+func (s *Service) open(out grpc.ServerStreamingServer[sluicev1.SubscribeResponse], req *sluicev1.SubscribeRequest) (*stream, error) {
+	heartbeat := defaultHeartbeat
+	if d := req.GetHeartbeatInterval(); d != nil {
+		heartbeat = d.AsDuration()
+		if d.CheckValid() != nil || heartbeat < minHeartbeat || heartbeat > maxHeartbeat {
+			return nil, apierror.InvalidField("heartbeat_interval", "must be from %v to %v", minHeartbeat, maxHeartbeat)
+		}
+	}
+	if len(req.GetSubscriber()) > maxSubscriber {
+		return nil, apierror.InvalidField("subscriber", "must not be longer than %d bytes", maxSubscriber)
+	}
+	switch req.GetOnGap() {
+	case sluicev1.OnGap_ON_GAP_UNSPECIFIED, sluicev1.OnGap_ON_GAP_FAIL, sluicev1.OnGap_ON_GAP_SKIP:
+	default:
+		return nil, apierror.InvalidField("on_gap", "is not a policy")
+	}
+	selector, err := s.selector(req.GetFilter(), req.GetIncludeRaw())
+	if err != nil {
+		return nil, err
+	}
+	sp, err := s.span(out.Context(), req.GetStart(), req.GetStop())
+	if err != nil {
+		return nil, err
+	}
+	st := &stream{
+		selector: selector, log: s.log, metrics: s.metrics, out: out,
+		span:      sp,
+		skipGaps:  req.GetOnGap() == sluicev1.OnGap_ON_GAP_SKIP,
+		heartbeat: heartbeat,
+		reader:    s.log.Read(sp.start.sequence),
+		position:  sp.start.sequence - 1,
+		started:   sp.start.time.IsZero(),
+		behind:    true,
+	}
+	if n := req.GetMaxEventsPerSecond(); n > 0 {
+		st.limiter = rate.NewLimiter(rate.Limit(n), int(max(n/100, 1)))
+	}
+	if err := sp.checkHeld(); err != nil && !st.skipGaps {
+		return nil, err
+	}
+	return st, nil
+}
+
+// run sends frames until the stop is reached (errStopped), ctx ends, or
+// something fails. Whatever it returns, nothing is pending.
+func (st *stream) run(ctx context.Context) error {
+	if err := st.opened(); err != nil {
+		return err
+	}
+	for {
+		if st.atStop() {
+			return errStopped
+		}
+		if st.behind && st.caughtUp() {
+			if err := st.checkpoint(); err != nil {
+				return err
+			}
+		}
+		wait, cancel := context.WithDeadline(ctx, st.wakeAt())
+		records, err := st.reader.Next(wait, maxBatch)
+		expired := wait.Err() != nil
+		cancel()
+		var gone *eventlog.TruncatedError
+		switch {
+		case err == nil:
+			err = st.deliver(ctx, records)
+		case ctx.Err() != nil:
+			err = ctx.Err()
+		case expired:
+			err = nil
+		case errors.As(err, &gone):
+			err = st.skip(gone)
+		case errors.Is(err, eventlog.ErrUnavailable):
+			err = pause(ctx, retryDelay)
+		}
+		if err != nil {
+			return err
+		}
+		st.position = max(st.position, st.reader.Position())
+		if err := st.keepAlive(); err != nil {
+			return err
+		}
+	}
+}
+
+// wakeAt returns until when to wait for records.
+func (st *stream) wakeAt() time.Time {
+	at := st.sent.Add(st.heartbeat)
+	switch {
+	case !st.caughtUp(): // there is something, if it was not removed
+		return earlier(at, time.Now().Add(patience))
+	case !st.stop.time.IsZero():
+		return earlier(at, st.stop.time)
+	}
+	return at
+}
+
+func (st *stream) caughtUp() bool { return st.position >= st.log.Durable() }
+
+// atStop returns whether nothing that stands before the stop can still come. A
+// stop that is a time is reached at the end of the log when that time comes.
+func (st *stream) atStop() bool {
+	if st.stop.time.IsZero() {
+		return st.position >= st.stop.sequence-1
+	}
+	return st.caughtUp() && !time.Now().Before(st.stop.time)
+}
+
+// deliver sends those of records that are asked for.
+func (st *stream) deliver(ctx context.Context, records []eventlog.Record) error {
+	st.earliest = false
+	for _, rec := range records {
+		e, err := st.take(ctx, rec)
+		if err == nil && e != nil {
+			err = st.push(ctx, e, len(rec.Data))
+		}
+		if err != nil {
+			return errors.Join(err, st.flush())
+		}
+		st.position = rec.Sequence
+		if err := st.keepAlive(); err != nil {
+			return err
+		}
+	}
+	st.behind = st.behind || len(records) == maxBatch
+	return st.flush()
+}
+
+// take returns the event that rec holds, or nil when it is not asked for. It
+// returns errStopped when rec is behind the stop.
+func (st *stream) take(ctx context.Context, rec eventlog.Record) (*sluicev1.Event, error) {
+	if st.started && st.stop.time.IsZero() {
+		if rec.Sequence >= st.stop.sequence {
+			return nil, errStopped
+		}
+		return st.pick(ctx, rec)
+	}
+	e, err := st.decode(rec)
+	if err != nil {
+		return nil, err
+	}
+	received := e.GetReceiveTime().AsTime()
+	if st.stop.reached(rec.Sequence, received) {
+		return nil, errStopped
+	}
+	if st.started = st.started || st.start.reached(rec.Sequence, received); !st.started {
+		return nil, nil
+	}
+	return st.accept(ctx, e)
+}
+
+// push makes e pending, when the rate allows.
+func (st *stream) push(ctx context.Context, e *sluicev1.Event, size int) error {
+	if len(st.pending) > 0 && st.bytes+size > maxBatchBytes {
+		if err := st.flush(); err != nil {
+			return err
+		}
+	}
+	if st.limiter != nil {
+		if d := st.limiter.Reserve().Delay(); d > 0 {
+			if err := st.flush(); err != nil {
+				return err
+			}
+			if err := pause(ctx, d); err != nil {
+				return err
+			}
+		}
+	}
+	st.pending = append(st.pending, e)
+	st.bytes += size
+	return nil
+}
+
+// flush sends what is pending.
+func (st *stream) flush() error {
+	if len(st.pending) == 0 {
+		return nil
+	}
+	err := st.send(&sluicev1.SubscribeResponse{
+		Frame: &sluicev1.SubscribeResponse_Events{Events: &sluicev1.EventBatch{Events: st.pending}},
+	})
+	if err == nil {
+		st.count += len(st.pending)
+		st.metrics.events.Add(float64(len(st.pending)))
+	}
+	clear(st.pending)
+	st.pending, st.bytes = st.pending[:0], 0
+	return err
+}
+
+// keepAlive sends something when nothing was sent for a heartbeat.
+func (st *stream) keepAlive() error {
+	switch {
+	case time.Since(st.sent) < st.heartbeat:
+		return nil
+	case len(st.pending) > 0:
+		return st.flush()
+	}
+	return st.checkpoint()
+}
+
+// skip goes on with the oldest record held, if that is wanted.
+func (st *stream) skip(gone *eventlog.TruncatedError) error {
+	if !st.earliest && !st.skipGaps {
+		return gone
+	}
+	st.reader.Seek(gone.First)
+	first := st.position + 1
+	st.position = gone.First - 1
+	st.behind = true
+	if st.earliest {
+		return nil
+	}
+	return st.send(&sluicev1.SubscribeResponse{
+		Frame: &sluicev1.SubscribeResponse_Gap{Gap: &sluicev1.Gap{FirstSequence: first, LastSequence: gone.First - 1}},
+	})
+}
+
+func (st *stream) opened() error {
+	o := &sluicev1.Opened{LastSequence: st.state.Last, HeartbeatInterval: durationpb.New(st.heartbeat)}
+	if st.state.Count > 0 {
+		o.FirstSequence = st.state.First
+	}
+	return st.send(&sluicev1.SubscribeResponse{Frame: &sluicev1.SubscribeResponse_Opened{Opened: o}})
+}
+
+func (st *stream) checkpoint() error {
+	caughtUp := st.caughtUp()
+	st.behind = st.behind && !caughtUp
+	return st.send(&sluicev1.SubscribeResponse{Frame: &sluicev1.SubscribeResponse_Checkpoint{
+		Checkpoint: &sluicev1.Checkpoint{Sequence: st.position, CaughtUp: caughtUp},
+	}})
+}
+
+// send sends frame with the cursor of the position.
+func (st *stream) send(frame *sluicev1.SubscribeResponse) error {
+	frame.Cursor = record.Cursor{Epoch: st.epoch, Sequence: st.position}.String()
+	err := st.out.Send(frame)
+	st.sent = time.Now()
+	return err
+}
+
+// pause waits for d, or returns the error of ctx.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
