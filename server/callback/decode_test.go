@@ -284,6 +284,10 @@ func TestEnvelope(t *testing.T) {
 			`{"dialect":"DIALECT_GROUP","message":{"messageId":"m","type":7,"text":{"text":"x"}},"anomalies":["BOM"]}`,
 		},
 		{
+			"numbers for tokens", `{"data":{"token":12345678,"messageId":"m","token":1,"type":7,"payload":{"text":"x"},"y":"z"}}`,
+			`{"dialect":"DIALECT_GROUP","message":{"messageId":"m","type":7,"text":{"text":"x"}},"anomalies":["DUPLICATE_NAME","UNKNOWN_FIELD"],"unmapped":{"data.y":"z"}}`,
+		},
+		{
 			"a name with a tab around data", `{"data\t":{"messageId":"m","type":7}}`,
 			`{"dialect":"DIALECT_GROUP","message":{"messageId":"m","type":7,"text":{}},"anomalies":["TAB_IN_NAME"]}`,
 		},

@@ -213,7 +213,7 @@ func (l *Log) follow(ctx context.Context, n *node) error {
 	if err != nil {
 		return fmt.Errorf("follow the log's end: %w", err)
 	}
-	_, err = tail.Consume(func(m jetstream.Msg) {
+	following, err := tail.Consume(func(m jetstream.Msg) {
 		if meta, err := m.Metadata(); err == nil {
 			l.reach(meta.Sequence.Stream)
 		}
@@ -221,6 +221,9 @@ func (l *Log) follow(ctx context.Context, n *node) error {
 	if err != nil {
 		return fmt.Errorf("follow the log's end: %w", err)
 	}
+	n.following.Lock()
+	n.followers = append(n.followers, following)
+	n.following.Unlock()
 	// What came between the look at the stream and the consumer's start.
 	stream, err := n.js.Stream(ctx, l.cfg.Name)
 	if err != nil {

@@ -31,6 +31,9 @@ type node struct {
 	fetches *fetcher
 	ailing  int // checks in a row that found the server ill
 
+	following sync.Mutex
+	followers []jetstream.ConsumeContext // external only
+
 	once   sync.Once
 	failed chan struct{} // closed by fail
 	why    error         // set before failed is closed
@@ -196,6 +199,15 @@ func (n *node) shutdown(err error) {
 	if n.fetches != nil {
 		n.fetches.stop(err)
 	}
+	n.following.Lock()
+	for _, f := range n.followers {
+		f.Stop()
+		select {
+		case <-f.Closed():
+		case <-time.After(readyTimeout):
+		}
+	}
+	n.following.Unlock()
 	for _, nc := range []*nats.Conn{n.write, n.read} {
 		if nc != nil {
 			nc.Close()

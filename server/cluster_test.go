@@ -1,0 +1,68 @@
+package server_test
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
+	"github.com/sluicegate/sluice/server"
+	"github.com/sluicegate/sluice/server/eventlog/natstest"
+	"github.com/sluicegate/sluice/server/servertest"
+)
+
+// TestTwoGatewaysShareIdentity posts to two gateways of one cluster: the same
+// message through both is one event, another body under its id is a revision,
+// and both gateways tell the same story.
+func TestTwoGatewaysShareIdentity(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts three servers")
+	}
+	cluster := natstest.Start(t)
+	external := servertest.With(func(cfg *server.Config) {
+		cfg.NATSURL = server.URL(cluster.URL)
+		cfg.CommitTimeout = 8 * time.Second
+	})
+	gateways := []*servertest.Server{servertest.Start(t, external), servertest.Start(t, external)}
+
+	const (
+		first     = `{"data":{"messageId":"m","botId":"b","chatId":"c","type":6,"timestamp":1,"payload":{}}}`
+		reordered = `{"data":{"payload":{},"timestamp":1,"type":6,"chatId":"c","botId":"b","messageId":"m"}}`
+		loaded    = `{"data":{"messageId":"m","botId":"b","chatId":"c","type":6,"timestamp":1,"payload":{"imageUrl":"https://x/1"}}}`
+		otherBot  = `{"data":{"messageId":"m","botId":"b2","chatId":"c2","type":6,"timestamp":1,"payload":{}}}`
+	)
+	var twins sync.WaitGroup
+	for _, g := range gateways {
+		twins.Go(func() {
+			if status, answer := g.Post("/", first); status != 200 {
+				t.Errorf("a twin was answered %d %s", status, answer)
+			}
+		})
+	}
+	twins.Wait()
+	gateways[1].MustPost("/", reordered)
+	gateways[0].MustPost("/", loaded)
+	gateways[1].MustPost("/", loaded)
+	gateways[1].MustPost("/", otherBot)
+
+	var cursors [2][]string
+	for i, g := range gateways {
+		res, err := sluicev1.NewEventServiceClient(g.Conn()).ListEvents(t.Context(), &sluicev1.ListEventsRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []uint64
+		for _, e := range res.GetEvents() {
+			cursors[i] = append(cursors[i], e.GetCursor())
+			got = append(got, e.GetRevisionOf())
+		}
+		if len(got) != 3 || got[0] != 0 || got[1] != 1 || got[2] != 0 {
+			t.Fatalf("gateway %d lists events that revise %v, want [0 1 0]", i, got)
+		}
+	}
+	for i := range cursors[0] {
+		if cursors[0][i] != cursors[1][i] {
+			t.Errorf("event %d has the cursors %q and %q", i, cursors[0][i], cursors[1][i])
+		}
+	}
+}
