@@ -33,17 +33,18 @@ type committer struct {
 	sync    func([]write) error // makes them durable; nil: they are when acknowledged
 	fail    func(error)         // takes the node out of service
 	metrics *metrics
-	inbox   string  // reply subject of publish t is inbox + t
-	writes  []write // run's, to be used again
+	inbox   string         // reply subject of publish t is inbox + t
+	acks    chan *nats.Msg // one for each in inflight at most, so it never overflows
+	writes  []write        // run's, to be used again
 	runs    sync.WaitGroup
 
 	mu       sync.Mutex
 	token    uint64
 	inflight map[uint64]*pending // published, not acknowledged
-	acked    []*pending          // acknowledged, not durable
+	acked    []*pending          // acknowledged, not durable; run's, and stop's after it
 	oldest   time.Time           // when the silence since the last acknowledgement began
 	stopped  error               // why nothing more is taken
-	wake     chan struct{}       // size 1: there is something in acked, or stopped is set
+	wake     chan struct{}       // size 1: stopped or idle is set
 	idle     chan struct{}       // closed when drained; nil until drain
 }
 
@@ -69,19 +70,20 @@ func newCommitter(nc *nats.Conn, commit func([]write) error, fail func(error), m
 		fail:     fail,
 		metrics:  m,
 		inbox:    nats.NewInbox() + ".",
+		acks:     make(chan *nats.Msg, maxInflight),
 		inflight: make(map[uint64]*pending),
 		wake:     make(chan struct{}, 1),
 	}
-	sub, err := nc.Subscribe(c.inbox+"*", c.acknowledge)
-	if err != nil {
+	if _, err := nc.ChanSubscribe(c.inbox+"*", c.acks); err != nil {
 		return nil, fmt.Errorf("subscribe to acknowledgements: %w", err)
-	}
-	if err := sub.SetPendingLimits(-1, -1); err != nil { // bounded by the callers that wait
-		return nil, err
 	}
 	c.runs.Go(c.run)
 	return c, nil
 }
+
+// maxInflight bounds the appends under way. It takes a callback each, so what
+// reaches it is no traffic of the vendor's.
+const maxInflight = 1 << 15
 
 // publish sends p on its way. Its outcome comes through p.done; when publish
 // returns an error there is none.
@@ -94,6 +96,10 @@ func (c *committer) publish(p *pending) error {
 	if c.stopped != nil {
 		c.mu.Unlock()
 		return c.stopped
+	}
+	if len(c.inflight) == maxInflight {
+		c.mu.Unlock()
+		return fmt.Errorf("%w: too many appends are under way", ErrUnavailable)
 	}
 	c.token++
 	token := c.token
@@ -132,16 +138,10 @@ func (c *committer) acknowledge(m *nats.Msg) {
 		p.record.Time = c.oldest
 		c.acked = append(c.acked, p)
 	}
-	drained := c.drainedLocked()
 	c.mu.Unlock()
 	if err != nil {
 		p.finish(err)
-		if drained {
-			c.signal()
-		}
-		return
 	}
-	c.signal()
 }
 
 // signal wakes run.
@@ -155,7 +155,15 @@ func (c *committer) signal() {
 // run syncs until stop.
 func (c *committer) run() {
 	var group, spare []*pending
-	for range c.wake {
+	for {
+		select {
+		case m := <-c.acks:
+			c.acknowledge(m)
+		case <-c.wake:
+		}
+		for len(c.acks) > 0 { // all that there is goes with one sync
+			c.acknowledge(<-c.acks)
+		}
 		c.mu.Lock()
 		if c.stopped != nil {
 			c.mu.Unlock()

@@ -319,8 +319,12 @@ func (l *Log) Append(ctx context.Context, r Record) (Appended, error) {
 		e.metrics.appends.WithLabelValues("full").Inc()
 		return Appended{}, fmt.Errorf("%w: the disk is short of space", ErrFull)
 	}
-	bounded, cancel := context.WithTimeout(ctx, e.cfg.CommitTimeout)
-	defer cancel()
+	bounded := ctx
+	if at, ok := ctx.Deadline(); !ok || time.Until(at) > e.cfg.CommitTimeout {
+		var cancel context.CancelFunc
+		bounded, cancel = context.WithTimeout(ctx, e.cfg.CommitTimeout)
+		defer cancel()
+	}
 	a, err := l.append(bounded, r)
 	switch {
 	case err == nil && a.Duplicate:
