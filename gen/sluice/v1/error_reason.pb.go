@@ -100,6 +100,58 @@ const (
 	//
 	//	"metadata": {"sequence": "7"}}
 	ErrorReason_ERROR_REASON_QUARANTINE_ENTRY_NOT_FOUND ErrorReason = 14
+	// ERROR_REASON_GROUP_NOT_FOUND: there is no consumer group of that name, or
+	// it was deleted meanwhile. NOT_FOUND. Example:
+	// {"reason": "GROUP_NOT_FOUND", "domain": "sluice",
+	//
+	//	"metadata": {"group": "w"}}
+	ErrorReason_ERROR_REASON_GROUP_NOT_FOUND ErrorReason = 20
+	// ERROR_REASON_GROUP_EXISTS: there is a consumer group of that name.
+	// ALREADY_EXISTS. Example:
+	// {"reason": "GROUP_EXISTS", "domain": "sluice",
+	//
+	//	"metadata": {"group": "w"}}
+	ErrorReason_ERROR_REASON_GROUP_EXISTS ErrorReason = 21
+	// ERROR_REASON_TOO_MANY_GROUPS: the server has as many consumer groups as it
+	// takes. RESOURCE_EXHAUSTED. Example:
+	// {"reason": "TOO_MANY_GROUPS", "domain": "sluice",
+	//
+	//	"metadata": {"max_groups": "1000"}}
+	ErrorReason_ERROR_REASON_TOO_MANY_GROUPS ErrorReason = 22
+	// ERROR_REASON_TOO_MANY_MEMBERS: the group has as many members as it takes.
+	// RESOURCE_EXHAUSTED, with RetryInfo. Example:
+	// {"reason": "TOO_MANY_MEMBERS", "domain": "sluice",
+	//
+	//	"metadata": {"max_members": "1000"}}
+	ErrorReason_ERROR_REASON_TOO_MANY_MEMBERS ErrorReason = 23
+	// ERROR_REASON_INVALID_LEASE: the lease is not one of Sluice's.
+	// INVALID_ARGUMENT. Example:
+	// {"reason": "INVALID_LEASE", "domain": "sluice",
+	//
+	//	"metadata": {"field": "items[0].lease"}}
+	ErrorReason_ERROR_REASON_INVALID_LEASE ErrorReason = 24
+	// ERROR_REASON_LEASE_OF_ANOTHER_GROUP: the lease was issued by another group,
+	// or by one of the same name that was deleted. FAILED_PRECONDITION. Example:
+	// {"reason": "LEASE_OF_ANOTHER_GROUP", "domain": "sluice",
+	//
+	//	"metadata": {"field": "items[0].lease"}}
+	ErrorReason_ERROR_REASON_LEASE_OF_ANOTHER_GROUP ErrorReason = 25
+	// ERROR_REASON_MEMBER_REPLACED: another stream opened under the member's
+	// name. ABORTED. Example:
+	// {"reason": "MEMBER_REPLACED", "domain": "sluice",
+	//
+	//	"metadata": {"member": "m1"}}
+	ErrorReason_ERROR_REASON_MEMBER_REPLACED ErrorReason = 26
+	// ERROR_REASON_MEMBER_SILENT: the member missed three heartbeats. ABORTED.
+	// Example:
+	// {"reason": "MEMBER_SILENT", "domain": "sluice",
+	//
+	//	"metadata": {"member": "m1"}}
+	ErrorReason_ERROR_REASON_MEMBER_SILENT ErrorReason = 27
+	// ERROR_REASON_SEEK_NOT_BY_CHAT: the group does not keep chats in order, so
+	// it can only be moved as a whole. FAILED_PRECONDITION. Example:
+	// {"reason": "SEEK_NOT_BY_CHAT", "domain": "sluice"}
+	ErrorReason_ERROR_REASON_SEEK_NOT_BY_CHAT ErrorReason = 28
 )
 
 // Enum value maps for ErrorReason.
@@ -120,6 +172,15 @@ var (
 		12: "ERROR_REASON_INVALID_REQUEST",
 		13: "ERROR_REASON_EVENT_NOT_FOUND",
 		14: "ERROR_REASON_QUARANTINE_ENTRY_NOT_FOUND",
+		20: "ERROR_REASON_GROUP_NOT_FOUND",
+		21: "ERROR_REASON_GROUP_EXISTS",
+		22: "ERROR_REASON_TOO_MANY_GROUPS",
+		23: "ERROR_REASON_TOO_MANY_MEMBERS",
+		24: "ERROR_REASON_INVALID_LEASE",
+		25: "ERROR_REASON_LEASE_OF_ANOTHER_GROUP",
+		26: "ERROR_REASON_MEMBER_REPLACED",
+		27: "ERROR_REASON_MEMBER_SILENT",
+		28: "ERROR_REASON_SEEK_NOT_BY_CHAT",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                0,
@@ -137,6 +198,15 @@ var (
 		"ERROR_REASON_INVALID_REQUEST":            12,
 		"ERROR_REASON_EVENT_NOT_FOUND":            13,
 		"ERROR_REASON_QUARANTINE_ENTRY_NOT_FOUND": 14,
+		"ERROR_REASON_GROUP_NOT_FOUND":            20,
+		"ERROR_REASON_GROUP_EXISTS":               21,
+		"ERROR_REASON_TOO_MANY_GROUPS":            22,
+		"ERROR_REASON_TOO_MANY_MEMBERS":           23,
+		"ERROR_REASON_INVALID_LEASE":              24,
+		"ERROR_REASON_LEASE_OF_ANOTHER_GROUP":     25,
+		"ERROR_REASON_MEMBER_REPLACED":            26,
+		"ERROR_REASON_MEMBER_SILENT":              27,
+		"ERROR_REASON_SEEK_NOT_BY_CHAT":           28,
 	}
 )
 
@@ -171,7 +241,7 @@ var File_sluice_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_sluice_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1csluice/v1/error_reason.proto\x12\tsluice.v1*\x97\x04\n" +
+	"\x1csluice/v1/error_reason.proto\x12\tsluice.v1*\xcb\x06\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12&\n" +
 	"\"ERROR_REASON_CALLBACK_NOT_ACCEPTED\x10\x01\x12#\n" +
@@ -188,7 +258,16 @@ const file_sluice_v1_error_reason_proto_rawDesc = "" +
 	"\x1fERROR_REASON_INVALID_PAGE_TOKEN\x10\v\x12 \n" +
 	"\x1cERROR_REASON_INVALID_REQUEST\x10\f\x12 \n" +
 	"\x1cERROR_REASON_EVENT_NOT_FOUND\x10\r\x12+\n" +
-	"'ERROR_REASON_QUARANTINE_ENTRY_NOT_FOUND\x10\x0eB\x9b\x01\n" +
+	"'ERROR_REASON_QUARANTINE_ENTRY_NOT_FOUND\x10\x0e\x12 \n" +
+	"\x1cERROR_REASON_GROUP_NOT_FOUND\x10\x14\x12\x1d\n" +
+	"\x19ERROR_REASON_GROUP_EXISTS\x10\x15\x12 \n" +
+	"\x1cERROR_REASON_TOO_MANY_GROUPS\x10\x16\x12!\n" +
+	"\x1dERROR_REASON_TOO_MANY_MEMBERS\x10\x17\x12\x1e\n" +
+	"\x1aERROR_REASON_INVALID_LEASE\x10\x18\x12'\n" +
+	"#ERROR_REASON_LEASE_OF_ANOTHER_GROUP\x10\x19\x12 \n" +
+	"\x1cERROR_REASON_MEMBER_REPLACED\x10\x1a\x12\x1e\n" +
+	"\x1aERROR_REASON_MEMBER_SILENT\x10\x1b\x12!\n" +
+	"\x1dERROR_REASON_SEEK_NOT_BY_CHAT\x10\x1cB\x9b\x01\n" +
 	"\rcom.sluice.v1B\x10ErrorReasonProtoP\x01Z3github.com/sluicegate/sluice/gen/sluice/v1;sluicev1\xa2\x02\x03SXX\xaa\x02\tSluice.V1\xca\x02\tSluice\\V1\xe2\x02\x15Sluice\\V1\\GPBMetadata\xea\x02\n" +
 	"Sluice::V1b\x06proto3"
 

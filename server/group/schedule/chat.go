@@ -1,0 +1,296 @@
+package schedule
+
+import (
+	"cmp"
+	"slices"
+)
+
+// A chat is a conversation, or with another order than ByChat whatever takes
+// its place, of which events wait or are out. An idle chat is none: it costs
+// nothing.
+type chat struct {
+	key     uint64
+	waiting list     // events that are not out
+	leases  *lease   // the first of a ring of those that are, by place; nil is none
+	trouble *trouble // why it does not simply go on; nil is no reason
+
+	next, prev *chat // in its queue
+	timer      int32 // in Scheduler.chatTimers
+	out        uint16
+	in         whichQueue
+	flags      uint8
+}
+
+// The flags of a chat.
+const (
+	// recovering: an event went back while earlier ones were out. Nothing more
+	// is handed out until those are settled.
+	recovering uint8 = 1 << iota
+
+	// reopened: some events that wait are of a turn that was out.
+	reopened
+)
+
+// A trouble is what keeps a chat from going on.
+type trouble struct {
+	until      int64  // a retry waits for this; 0 is no retry
+	avoid      string // a member that should not have it; "" is none
+	avoidUntil int64
+	state      State // why it does not go on; Running for avoid alone
+	since      int64
+}
+
+// State is why a chat does not go on.
+type State uint8
+
+// The states. Running is the zero.
+const (
+	Running  State = iota
+	Retrying       // it waits for its next attempt
+	Diverted       // its events go to the dead letters
+	Blocked        // it is stopped
+)
+
+func (c *chat) slot() *int32 { return &c.timer }
+func (c *chat) rank() uint64 { return c.key }
+
+// stoppedState is Diverted, Blocked, or Running for neither.
+func (c *chat) stoppedState() State {
+	if c.trouble == nil || c.trouble.state == Retrying {
+		return Running
+	}
+	return c.trouble.state
+}
+
+// chat returns the chat of that key, which is made if need be.
+func (s *Scheduler) chat(key uint64) *chat {
+	c := s.chats.get(key)
+	if c == nil {
+		c = &chat{key: key}
+		s.chats.add(c)
+	}
+	return c
+}
+
+// due is from when on the next delivery of c can be made; false when that takes
+// more than time.
+func (s *Scheduler) due(c *chat) (int64, bool) {
+	if c.waiting.head == 0 || c.stoppedState() != Running {
+		return 0, false
+	}
+	head := s.events.at(c.waiting.head)
+	if c.leases != nil && (c.flags&recovering != 0 || head.flags&redriven != 0 || int(c.out) >= s.perChat()) {
+		return 0, false
+	}
+	var at int64
+	if c.trouble != nil {
+		at = c.trouble.until
+	}
+	if s.turns() && head.flags&closed == 0 {
+		at = max(at, s.turnEnd(c))
+	}
+	return at, true
+}
+
+// turnEnd is when the turn that c's waiting events make is complete.
+func (s *Scheduler) turnEnd(c *chat) int64 {
+	t := &s.cfg.Turn
+	if int(c.waiting.count) >= t.MaxEvents || c.flags&reopened != 0 {
+		return 0 // it cannot grow
+	}
+	end := s.events.at(c.waiting.tail).received + int64(t.Quiet)
+	if t.MaxWait > 0 {
+		end = min(end, s.events.at(c.waiting.head).received+int64(t.MaxWait))
+	}
+	return end
+}
+
+// reopen takes reopened from c when no event that waits was in a turn.
+func (s *Scheduler) reopen(c *chat) {
+	if c.flags&reopened == 0 {
+		return
+	}
+	for i := c.waiting.head; i != 0; i = s.events.at(i).next {
+		if s.events.at(i).flags&closed != 0 {
+			return
+		}
+	}
+	c.flags &^= reopened
+}
+
+// unit is how many of c's waiting events, of which there are some, go into its
+// next delivery.
+func (s *Scheduler) unit(c *chat) int {
+	if !s.turns() {
+		return 1
+	}
+	n, bytes := 0, 0
+	which := s.events.at(c.waiting.head).flags & closed
+	for i := c.waiting.head; i != 0 && n < s.cfg.Turn.MaxEvents; n++ {
+		e := s.events.at(i)
+		bytes += int(e.size)
+		if e.flags&closed != which || n > 0 && bytes > s.cfg.Turn.MaxBytes {
+			break
+		}
+		i = e.next
+	}
+	return n
+}
+
+// place puts c where it is found again when it can go on: in a queue, among the
+// timers, or nowhere. Called after every change to c.
+func (s *Scheduler) place(c *chat) {
+	if c.waiting.head == 0 && c.leases == nil {
+		s.dequeue(c)
+		s.chatTimers.remove(c)
+		s.chats.remove(c)
+		return
+	}
+	if !s.live {
+		return
+	}
+	at, ok := s.due(c)
+	switch {
+	case !ok:
+		s.dequeue(c)
+		s.chatTimers.remove(c)
+	case at > s.now:
+		s.dequeue(c)
+		s.chatTimers.set(c, at)
+	default:
+		s.chatTimers.remove(c)
+		s.enqueue(c)
+	}
+}
+
+// enqueue puts c, which can go on, into the queue of those who may take it.
+func (s *Scheduler) enqueue(c *chat) {
+	in := inReady
+	switch {
+	case c.leases != nil:
+		in = inMember
+	case c.trouble != nil && c.trouble.avoid != "" && c.trouble.avoidUntil > s.now:
+		in = inShunned
+		s.chatTimers.set(c, c.trouble.avoidUntil)
+	case s.redriveRate > 0 && s.events.at(c.waiting.head).flags&redriven != 0:
+		in = inRedriving
+	}
+	if c.in == in {
+		return
+	}
+	s.dequeue(c)
+	c.in = in
+	s.queueOf(c).push(c)
+	s.queued++
+}
+
+// dequeue takes c out of its queue, if it is in one.
+func (s *Scheduler) dequeue(c *chat) {
+	if c.in == inNone {
+		return
+	}
+	q := s.queueOf(c)
+	q.remove(c)
+	if c.in == inShunned && q.first == nil {
+		s.shunned = slices.DeleteFunc(s.shunned, func(o *shun) bool { return &o.queue == q })
+	}
+	c.in = inNone
+	s.queued--
+}
+
+// whichQueue says in which queue a chat is.
+type whichQueue uint8
+
+const (
+	inNone      whichQueue = iota
+	inReady                // Scheduler.ready
+	inRedriving            // Scheduler.redriving
+	inShunned              // the one of trouble.avoid
+	inMember               // the one of the member that has the chat's leases
+)
+
+// queueOf returns the queue that c is in.
+func (s *Scheduler) queueOf(c *chat) *queue {
+	switch c.in {
+	case inRedriving:
+		return &s.redriving
+	case inShunned:
+		return s.shun(c.trouble.avoid)
+	case inMember:
+		return &c.leases.member.waiting
+	default:
+		return &s.ready
+	}
+}
+
+// A shun is the chats that wait for any member but one.
+type shun struct {
+	member string
+	queue  queue
+}
+
+// shun returns the queue of chats that avoid a member, which is made if need
+// be.
+func (s *Scheduler) shun(member string) *queue {
+	for _, q := range s.shunned {
+		if q.member == member {
+			return &q.queue
+		}
+	}
+	q := &shun{member: member}
+	s.shunned = append(s.shunned, q)
+	return &q.queue
+}
+
+// A queue is chats, first in, first out. The zero is empty.
+type queue struct {
+	first, last *chat
+}
+
+func (q *queue) push(c *chat) {
+	c.prev = q.last
+	if q.last == nil {
+		q.first = c
+	} else {
+		q.last.next = c
+	}
+	q.last = c
+}
+
+func (q *queue) remove(c *chat) {
+	if c.prev == nil {
+		q.first = c.next
+	} else {
+		c.prev.next = c.next
+	}
+	if c.next == nil {
+		q.last = c.prev
+	} else {
+		c.next.prev = c.prev
+	}
+	c.next, c.prev = nil, nil
+}
+
+// chatsInOrder returns all chats, by the place of what they wait for.
+func (s *Scheduler) chatsInOrder() []*chat {
+	type keyed struct {
+		place uint64
+		chat  *chat
+	}
+	all := make([]keyed, 0, s.chats.len)
+	for c := range s.chats.all() {
+		k := keyed{chat: c}
+		if c.waiting.head != 0 {
+			k.place = s.events.at(c.waiting.head).place()
+		}
+		all = append(all, k)
+	}
+	slices.SortFunc(all, func(a, b keyed) int {
+		return cmp.Or(cmp.Compare(a.place, b.place), cmp.Compare(a.chat.key, b.chat.key))
+	})
+	chats := make([]*chat, len(all))
+	for i, k := range all {
+		chats[i] = k.chat
+	}
+	return chats
+}

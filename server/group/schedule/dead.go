@@ -1,0 +1,325 @@
+package schedule
+
+import (
+	"slices"
+	"time"
+)
+
+// A letter is a dead letter: an event without which its chat went on.
+type letter struct {
+	event   uint32
+	failure *Failure // nil for one that was diverted behind another
+	at      int64
+}
+
+// A Selection says which dead letters are meant: those that any field selects.
+type Selection struct {
+	Sequences []uint64
+	Chats     []uint64 // as ChatID returns them
+	All       bool
+}
+
+// A Count is how many dead letters a Selection selects.
+type Count struct {
+	Events int
+	Chats  int // to which they belong
+}
+
+// bury makes an event, which is in no list, a dead letter.
+func (s *Scheduler) bury(i uint32) {
+	e := s.events.at(i)
+	e.flags, e.next = e.flags&failed, 0
+	s.letters[e.sequence] = &letter{event: i, failure: s.takeFailure(e), at: s.now}
+}
+
+// takeFailure returns the last failure of e, and forgets it; nil is none.
+func (s *Scheduler) takeFailure(e *event) *Failure {
+	if e.flags&failed == 0 {
+		return nil
+	}
+	f := s.failures[e.sequence]
+	delete(s.failures, e.sequence)
+	e.flags &^= failed
+	return f
+}
+
+func (s *Scheduler) roomForLetters(n int) bool {
+	return len(s.letters)+n <= s.cfg.Limits.MaxDeadLetters
+}
+
+func (s *Scheduler) roomToStop(c *chat) bool {
+	return c.stoppedState() == Running && s.stopped < s.cfg.Limits.MaxBlockedChats
+}
+
+// stop ends a lease, and its chat stops at it.
+func (s *Scheduler) stop(l *lease, how ending) {
+	for i := l.events.head; i != 0; i = s.events.at(i).next {
+		s.events.at(i).flags |= stopper
+	}
+	s.giveBack(l, how)
+	t := &trouble{state: Blocked, since: s.now}
+	if s.cfg.Retry.OnExhausted == DivertChat {
+		t.state = Diverted
+	}
+	l.chat.trouble = t
+	s.stopped++
+}
+
+// goOn ends that c is stopped, if it is, and leaves its events as they are.
+func (s *Scheduler) goOn(c *chat) {
+	if c.stoppedState() != Running {
+		c.trouble = nil
+		s.stopped--
+	}
+}
+
+// unstop ends that c is stopped. When it was diverted, its events before that
+// sequence stay dead letters. All others start afresh.
+func (s *Scheduler) unstop(c *chat, before uint64) {
+	state := c.stoppedState()
+	if state == Running {
+		return
+	}
+	s.goOn(c)
+	var kept list
+	for c.waiting.head != 0 {
+		i := s.events.pop(&c.waiting)
+		e := s.events.at(i)
+		if state == Diverted && e.sequence < before {
+			s.bury(i)
+			continue
+		}
+		if e.flags&stopper != 0 {
+			s.takeFailure(e)
+			e.flags &^= stopper
+		}
+		s.events.push(&kept, i)
+	}
+	c.waiting = kept
+	s.reopen(c)
+}
+
+// isLetter says whether an event that waits in c counts as a dead letter.
+func (c *chat) isLetter(e *event) bool {
+	switch c.stoppedState() {
+	case Diverted:
+		return true
+	case Blocked:
+		return e.flags&stopper != 0
+	default:
+		return false
+	}
+}
+
+// A matcher is a Selection made ready for many questions.
+type matcher struct {
+	all              bool
+	sequences, chats map[uint64]bool
+}
+
+func (sel *Selection) matcher() matcher {
+	m := matcher{all: sel.All, sequences: map[uint64]bool{}, chats: map[uint64]bool{}}
+	for _, n := range sel.Sequences {
+		m.sequences[n] = true
+	}
+	for _, n := range sel.Chats {
+		m.chats[n] = true
+	}
+	return m
+}
+
+func (m *matcher) matches(e *event) bool {
+	return m.all || m.sequences[e.sequence] || m.chats[e.chat]
+}
+
+// lettersInOrder returns the sequences of the letters that m selects.
+func (s *Scheduler) lettersInOrder(m *matcher) []uint64 {
+	var all []uint64
+	for n, l := range s.letters {
+		if m.matches(s.events.at(l.event)) {
+			all = append(all, n)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// Redrive hands dead letters out again, before anything newer of their chats,
+// perSecond events a second (0 is without bound), and returns how many. A chat
+// that is stopped goes on as a whole when any of its dead letters is selected.
+// A dry run changes nothing.
+func (s *Scheduler) Redrive(sel Selection, perSecond int, dryRun bool) Count {
+	if !dryRun {
+		s.begin(opRedrive)
+		s.journal.selection(sel)
+		s.journal.uvarint(uint64(perSecond))
+	}
+	return s.redrive(sel, perSecond, dryRun)
+}
+
+func (s *Scheduler) redrive(sel Selection, perSecond int, dryRun bool) Count {
+	m := sel.matcher()
+	letters := s.lettersInOrder(&m)
+	again := map[*chat]bool{} // stopped chats that go on
+	for _, n := range letters {
+		e := s.events.at(s.letters[n].event)
+		if c := s.chats.get(s.key(e.chat, e.place())); c != nil && c.stoppedState() != Running {
+			again[c] = true
+		}
+	}
+	for c := range s.chats.all() {
+		for i := c.waiting.head; i != 0 && !again[c] && c.stoppedState() != Running; i = s.events.at(i).next {
+			if e := s.events.at(i); c.isLetter(e) && m.matches(e) {
+				again[c] = true
+			}
+		}
+	}
+	var n tally
+	for c := range again {
+		for i := c.waiting.head; i != 0; i = s.events.at(i).next {
+			e := s.events.at(i)
+			if !c.isLetter(e) {
+				continue
+			}
+			n.add(e)
+			if !dryRun {
+				s.takeFailure(e)
+				e.flags = e.flags&^stopper | redriven
+			}
+		}
+		if !dryRun {
+			s.goOn(c)
+		}
+	}
+	for _, sequence := range letters {
+		i := s.letters[sequence].event
+		e := s.events.at(i)
+		n.add(e)
+		if !dryRun {
+			delete(s.letters, sequence)
+			e.flags = redriven
+			s.events.insert(&s.chat(s.key(e.chat, e.place())).waiting, i)
+		}
+	}
+	if !dryRun {
+		s.redriveRate = perSecond
+		s.applyLimits()
+		for _, c := range s.chatsInOrder() {
+			s.place(c)
+		}
+	}
+	return n.count()
+}
+
+// Discard settles dead letters, and returns how many. A stopped chat goes on
+// when nothing of what stopped it is left. A dry run changes nothing.
+func (s *Scheduler) Discard(sel Selection, dryRun bool) Count {
+	if !dryRun {
+		s.begin(opDiscard)
+		s.journal.selection(sel)
+	}
+	return s.discard(sel, dryRun)
+}
+
+func (s *Scheduler) discard(sel Selection, dryRun bool) Count {
+	m := sel.matcher()
+	var n tally
+	for _, sequence := range s.lettersInOrder(&m) {
+		i := s.letters[sequence].event
+		n.add(s.events.at(i))
+		if !dryRun {
+			delete(s.letters, sequence)
+			s.settle(i)
+		}
+	}
+	for _, c := range s.chatsInOrder() {
+		if c.stoppedState() == Running {
+			continue
+		}
+		selected := func(e *event) bool { return c.isLetter(e) && m.matches(e) }
+		for i := c.waiting.head; i != 0; i = s.events.at(i).next {
+			if e := s.events.at(i); selected(e) {
+				n.add(e)
+			}
+		}
+		if !dryRun {
+			s.sift(c, selected)
+		}
+	}
+	return n.count()
+}
+
+// sift settles the waiting events of c that drop selects. When nothing is left
+// of what stopped c, it goes on.
+func (s *Scheduler) sift(c *chat, drop func(*event) bool) {
+	var kept list
+	stays := false
+	for c.waiting.head != 0 {
+		i := s.events.pop(&c.waiting)
+		e := s.events.at(i)
+		if drop(e) {
+			s.settle(i)
+			continue
+		}
+		stays = stays || e.flags&stopper != 0
+		s.events.push(&kept, i)
+	}
+	c.waiting = kept
+	s.reopen(c)
+	if !stays {
+		s.goOn(c)
+	}
+	s.place(c)
+}
+
+// A tally counts events and their chats.
+type tally struct {
+	events int
+	chats  map[uint64]bool
+}
+
+func (t *tally) add(e *event) {
+	if t.chats == nil {
+		t.chats = map[uint64]bool{}
+	}
+	t.events++
+	t.chats[e.chat] = true
+}
+
+func (t *tally) count() Count { return Count{Events: t.events, Chats: len(t.chats)} }
+
+// A DeadLetter is an event that the group has given up for the time being.
+type DeadLetter struct {
+	Sequence uint64
+	Failure  *Failure // why; nil for one that waits behind another
+	State    State    // of its chat: Diverted, Blocked, or Running
+	Time     time.Time
+}
+
+// DeadLetters returns the first n dead letters after a sequence, in order: the
+// events of diverted chats and those at which chats are blocked, too. chats, as
+// ChatID returns them, selects; empty selects all.
+func (s *Scheduler) DeadLetters(after uint64, n int, chats []uint64) []DeadLetter {
+	sel := Selection{Chats: chats, All: len(chats) == 0}
+	m := sel.matcher()
+	var all []DeadLetter
+	for _, l := range s.letters {
+		if e := s.events.at(l.event); e.sequence > after && m.matches(e) {
+			all = append(all, DeadLetter{Sequence: e.sequence, Failure: l.failure, Time: time.Unix(0, l.at)})
+		}
+	}
+	for c := range s.chats.all() {
+		for i := c.waiting.head; i != 0 && c.stoppedState() != Running; i = s.events.at(i).next {
+			if e := s.events.at(i); c.isLetter(e) && e.sequence > after && m.matches(e) {
+				all = append(all, DeadLetter{
+					Sequence: e.sequence,
+					Failure:  s.failures[e.sequence],
+					State:    c.stoppedState(),
+					Time:     time.Unix(0, c.trouble.since),
+				})
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b DeadLetter) int { return int(int64(a.Sequence - b.Sequence)) })
+	return all[:min(n, len(all))]
+}

@@ -1,0 +1,131 @@
+package schedule
+
+import (
+	"cmp"
+	"slices"
+)
+
+// An event is one that is not settled. There can be millions, so it is 56
+// bytes, without pointers, and lives in an arena.
+type event struct {
+	sequence uint64
+	chat     uint64 // the event's own, whatever the order
+	received int64  // Unix nanoseconds; of the first revision in its place
+	sent     int64
+	next     uint32 // the one after it in its list; 0 is none
+	size     uint32 // bytes
+	back     uint32 // how far back in the log its place is
+	first    uint32 // how far back the first revision is; 0 is itself
+	flags    uint8
+}
+
+// The flags of an event.
+const (
+	closed   uint8 = 1 << iota // its turn was handed out, and takes no more events
+	failed                     // Scheduler.failures has its last failure
+	stopper                    // its chat is blocked or diverted because of it
+	seeked                     // it comes because of a seek
+	redriven                   // it comes because of a redrive
+)
+
+// place is where the event stands among those of its chat: its sequence, or
+// that of the event whose place it took.
+func (e *event) place() uint64 { return e.sequence - uint64(e.back) }
+
+// root is the sequence of the event's first revision.
+func (e *event) root() uint64 { return e.sequence - uint64(e.first) }
+
+// A list is events in order of place. The zero is empty. An event is in at most
+// one list.
+type list struct {
+	head, tail uint32 // 0 is none
+	count      uint32
+}
+
+// An arena holds events by index, from 1, in chunks that never move. The zero
+// is empty.
+type arena struct {
+	chunks []*[chunk]event
+	used   uint32 // indices that were handed out at least once
+	spare  uint32 // a list of those that were given back
+	live   int    // events held
+}
+
+const chunk = 1 << 8
+
+func (a *arena) at(i uint32) *event { return &a.chunks[i/chunk][i%chunk] }
+
+// alloc returns the index of an event whose fields are not set.
+func (a *arena) alloc() uint32 {
+	a.live++
+	if i := a.spare; i != 0 {
+		a.spare = a.at(i).next
+		return i
+	}
+	a.used++
+	if int(a.used/chunk) == len(a.chunks) {
+		a.chunks = append(a.chunks, new([chunk]event))
+	}
+	return a.used
+}
+
+// release gives an event back that is in no list. When none is left, so is the
+// memory of all but a few.
+func (a *arena) release(i uint32) {
+	a.live--
+	if a.live == 0 && len(a.chunks) > 1 {
+		*a = arena{}
+		return
+	}
+	a.at(i).next = a.spare
+	a.spare = i
+}
+
+// push puts event i at the end of l.
+func (a *arena) push(l *list, i uint32) {
+	a.at(i).next = 0
+	if l.tail == 0 {
+		l.head = i
+	} else {
+		a.at(l.tail).next = i
+	}
+	l.tail = i
+	l.count++
+}
+
+// pop takes the first event out of l, which is not empty.
+func (a *arena) pop(l *list) uint32 {
+	i := l.head
+	l.head = a.at(i).next
+	if l.head == 0 {
+		l.tail = 0
+	}
+	l.count--
+	return i
+}
+
+// insert puts event i where it belongs in l, which is usually near the front.
+func (a *arena) insert(l *list, i uint32) {
+	e := a.at(i)
+	at := &l.head
+	for *at != 0 && a.at(*at).place() < e.place() {
+		at = &a.at(*at).next
+	}
+	e.next, *at = *at, i
+	if e.next == 0 {
+		l.tail = i
+	}
+	l.count++
+}
+
+// sort puts l in order of place.
+func (a *arena) sort(l *list) {
+	all := make([]uint32, 0, l.count)
+	for l.head != 0 {
+		all = append(all, a.pop(l))
+	}
+	slices.SortFunc(all, func(i, j uint32) int { return cmp.Compare(a.at(i).place(), a.at(j).place()) })
+	for _, i := range all {
+		a.push(l, i)
+	}
+}

@@ -1,0 +1,161 @@
+package schedule
+
+import "slices"
+
+// Seek moves the group: the next event it reads is next. What waits or is out
+// is dropped, and so are dead letters from there on; earlier ones stay. No chat
+// is stopped afterwards. The owner appends from next on.
+func (s *Scheduler) Seek(next uint64) {
+	s.begin(opSeek)
+	s.journal.uvarint(next)
+	s.seek(next)
+	s.journal.position = s.position
+}
+
+func (s *Scheduler) seek(next uint64) {
+	for _, l := range s.leasesInOrder() {
+		s.revoke(l)
+	}
+	for _, c := range s.chatsInOrder() {
+		s.unstop(c, next)
+		s.clear(c)
+	}
+	s.dropLetters(next, nil)
+	s.seekEnd = max(s.seekEnd, s.position)
+	s.position = max(next, 1) - 1
+}
+
+// SeekChats moves chats, as ChatID returns them, while the rest of the group
+// stays where it is; only ByChat. events are all that the log holds of these
+// chats, and the group wants, from next to Position, in order.
+func (s *Scheduler) SeekChats(chats []uint64, next uint64, events []Event) {
+	s.begin(opSeekChats)
+	s.journal.sequences(chats)
+	s.journal.uvarint(next)
+	s.journal.events(events)
+	s.seekChats(chats, next, events)
+}
+
+func (s *Scheduler) seekChats(chats []uint64, next uint64, events []Event) {
+	for _, key := range chats {
+		c := s.chats.get(key)
+		if c == nil {
+			continue
+		}
+		for c.leases != nil {
+			s.revoke(c.leases)
+		}
+		s.unstop(c, next)
+		s.clear(c)
+	}
+	s.dropLetters(next, chats)
+	for _, e := range events {
+		if e.Sequence <= s.position && slices.Contains(chats, e.Chat) {
+			c := s.chat(e.Chat)
+			if !s.revise(c, e) {
+				s.events.push(&c.waiting, s.add(e, seeked))
+			}
+		}
+	}
+	for _, key := range chats {
+		if c := s.chats.get(key); c != nil {
+			s.place(c)
+		}
+	}
+}
+
+// SeekCount is what a seek to next would do, to the group or, with chats, to
+// those: how many events that wait or are out come before it, and are skipped,
+// and how many come after, and would have come anyway. Dead letters are
+// neither.
+func (s *Scheduler) SeekCount(next uint64, chats []uint64) (skipped, anyway int) {
+	count := func(c *chat, l *list, letters bool) {
+		for i := l.head; i != 0; i = s.events.at(i).next {
+			e := s.events.at(i)
+			switch {
+			case letters && c.isLetter(e), len(chats) > 0 && !slices.Contains(chats, e.chat):
+			case e.sequence < next:
+				skipped++
+			default:
+				anyway++
+			}
+		}
+	}
+	for c := range s.chats.all() {
+		count(c, &c.waiting, true)
+	}
+	for _, l := range s.leases {
+		count(l.chat, &l.events, false)
+	}
+	return skipped, anyway
+}
+
+// clear settles everything that waits in c, of which nothing is out.
+func (s *Scheduler) clear(c *chat) {
+	s.drop(&c.waiting)
+	s.place(c)
+}
+
+// dropLetters settles the dead letters from a sequence on; with chats, only
+// theirs.
+func (s *Scheduler) dropLetters(from uint64, chats []uint64) {
+	for n, l := range s.letters {
+		if n >= from && (chats == nil || slices.Contains(chats, s.events.at(l.event).chat)) {
+			delete(s.letters, n)
+			s.settle(l.event)
+		}
+	}
+}
+
+// Waiting returns the sequences of all events that were not handed out or are
+// to be again, without dead letters, in order. When the filter changes, the
+// owner asks for them, and gives those that no longer match to Drop.
+func (s *Scheduler) Waiting() []uint64 {
+	all := make([]uint64, 0, s.events.live)
+	for c := range s.chats.all() {
+		for i := c.waiting.head; i != 0; i = s.events.at(i).next {
+			if e := s.events.at(i); !c.isLetter(e) {
+				all = append(all, e.sequence)
+			}
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// Drop settles those of the events that wait, as far as Waiting returns them.
+// Even without any it puts Position into the journal: what is read after it may
+// be read with another filter.
+func (s *Scheduler) Drop(sequences []uint64) {
+	s.begin(opDrop)
+	s.journal.sequences(sequences)
+	s.dropWaiting(sequences)
+}
+
+func (s *Scheduler) dropWaiting(sequences []uint64) {
+	m := (&Selection{Sequences: sequences}).matcher()
+	for _, c := range s.chatsInOrder() {
+		s.sift(c, func(e *event) bool { return m.sequences[e.sequence] && !c.isLetter(e) })
+	}
+}
+
+// Truncate says that the log holds nothing before first any more. What waits
+// there is settled, and so are dead letters.
+func (s *Scheduler) Truncate(first uint64) {
+	s.begin(opTruncate)
+	s.journal.uvarint(first)
+	s.truncate(first)
+}
+
+func (s *Scheduler) truncate(first uint64) {
+	s.position = max(s.position, max(first, 1)-1)
+	for n, l := range s.letters {
+		if n < first {
+			delete(s.letters, n)
+			s.settle(l.event)
+		}
+	}
+	for _, c := range s.chatsInOrder() {
+		s.sift(c, func(e *event) bool { return e.sequence < first })
+	}
+}

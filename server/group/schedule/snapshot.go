@@ -1,0 +1,250 @@
+package schedule
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+	"maps"
+	"slices"
+	"time"
+)
+
+// snapshotVersion is the first byte of a snapshot. The last four are the CRC-32
+// of all before them.
+const snapshotVersion = 1
+
+// Snapshot returns all that survives a restart. It replaces the journal up to
+// the last Flush, so it is taken right after one.
+func (s *Scheduler) Snapshot() []byte {
+	w := writer{encoder: encoder{buf: []byte{snapshotVersion}}, s: s}
+	w.config(s.cfg)
+	w.varint(s.now)
+	w.uvarint(s.position)
+	w.uvarint(s.seekEnd)
+	w.uvarint(s.nextLease)
+	w.uvarint(uint64(s.redriveRate))
+
+	w.uvarint(s.endings.floor)
+	w.uvarint(uint64(len(s.endings.order)))
+	for _, id := range s.endings.order {
+		w.varint(int64(id - w.last))
+		w.byte(byte(s.endings.how[id]))
+		w.last = id
+	}
+	w.uvarint(uint64(s.chats.len))
+	for _, c := range s.chatsInOrder() {
+		w.chat(c)
+	}
+	w.uvarint(uint64(len(s.letters)))
+	for _, n := range slices.Sorted(maps.Keys(s.letters)) {
+		l := s.letters[n]
+		w.event(l.event, 0)
+		w.varint(l.at)
+		w.failure(l.failure)
+	}
+	return binary.LittleEndian.AppendUint32(w.buf, crc32.ChecksumIEEE(w.buf))
+}
+
+// A writer encodes a snapshot. Numbers that tend to be near those before them
+// are written as differences.
+type writer struct {
+	encoder
+
+	s        *Scheduler
+	last     uint64 // sequence, or lease
+	received int64
+}
+
+func (w *writer) chat(c *chat) {
+	w.fixed(c.key)
+	w.byte(c.flags)
+	w.bool(c.trouble != nil)
+	if t := c.trouble; t != nil {
+		w.varint(t.until)
+		w.string(t.avoid)
+		w.varint(t.avoidUntil)
+		w.byte(byte(t.state))
+		w.varint(t.since)
+	}
+	w.list(&c.waiting, c.key)
+	w.uvarint(uint64(c.out))
+	l := c.leases
+	for range c.out {
+		w.uvarint(l.id)
+		w.string(l.member.name)
+		w.bool(l.streaming)
+		w.uvarint(uint64(l.attempt))
+		w.varint(l.granted)
+		w.varint(l.until)
+		w.uvarint(l.fence)
+		w.list(&l.events, c.key)
+		l = l.next
+	}
+}
+
+func (w *writer) list(l *list, key uint64) {
+	w.uvarint(uint64(l.count))
+	for i := l.head; i != 0; i = w.s.events.at(i).next {
+		w.event(i, key)
+	}
+}
+
+// ownChat is a flag of stored events only: the event's chat is not the key of
+// the chat it is in, and follows.
+const ownChat uint8 = 1 << 7
+
+func (w *writer) event(i uint32, key uint64) {
+	e := w.s.events.at(i)
+	if e.chat == key {
+		w.byte(e.flags)
+	} else {
+		w.byte(e.flags | ownChat)
+		w.fixed(e.chat)
+	}
+	w.varint(int64(e.sequence - w.last))
+	w.varint(e.received - w.received)
+	w.varint(e.sent - e.received)
+	w.uvarint(uint64(e.size))
+	w.uvarint(uint64(e.back))
+	w.uvarint(uint64(e.first))
+	if e.flags&failed != 0 {
+		w.failure(w.s.failures[e.sequence])
+	}
+	w.last, w.received = e.sequence, e.received
+}
+
+func (w *writer) failure(f *Failure) {
+	w.bool(f != nil)
+	if f == nil {
+		return
+	}
+	w.byte(byte(f.Cause))
+	w.string(f.Reason)
+	w.string(f.Member)
+	w.uvarint(uint64(f.Attempt))
+	w.varint(f.Time.UnixNano())
+}
+
+// Restore returns the scheduler that Snapshot wrote, or ErrCorrupt. Call Replay
+// for what came after, and then Start.
+func Restore(snapshot []byte) (*Scheduler, error) {
+	end := len(snapshot) - 4
+	if end < 1 || snapshot[0] != snapshotVersion ||
+		crc32.ChecksumIEEE(snapshot[:end]) != binary.LittleEndian.Uint32(snapshot[end:]) {
+		return nil, ErrCorrupt
+	}
+	s := New(Config{}, 0)
+	r := reader{decoder: decoder{buf: snapshot[1:end]}, s: s}
+	s.cfg = r.config()
+	s.now = r.varint()
+	s.position = r.uvarint()
+	s.seekEnd = r.uvarint()
+	s.nextLease = r.uvarint()
+	s.redriveRate = int(r.uvarint())
+
+	s.endings.floor = r.uvarint()
+	for range r.count(2) {
+		r.last += uint64(r.varint())
+		s.endings.add(r.last, ending(r.byte()))
+	}
+	for range r.count(10) {
+		r.chat()
+	}
+	for range r.count(6) {
+		i := r.event(0)
+		l := &letter{event: i, at: r.varint(), failure: r.failure()}
+		n := s.events.at(i).sequence
+		r.unique(s.letters[n] == nil)
+		s.letters[n] = l
+	}
+	if r.bad || len(r.buf) > 0 {
+		return nil, ErrCorrupt
+	}
+	return s, nil
+}
+
+// A reader decodes a snapshot.
+type reader struct {
+	decoder
+
+	s        *Scheduler
+	last     uint64
+	received int64
+}
+
+// unique refuses a snapshot in which something is twice.
+func (r *reader) unique(ok bool) {
+	if !ok {
+		r.fail()
+	}
+}
+
+func (r *reader) chat() {
+	s := r.s
+	key := r.fixed()
+	r.unique(s.chats.get(key) == nil)
+	c := s.chat(key)
+	c.flags = r.byte()
+	if r.bool() {
+		c.trouble = &trouble{until: r.varint(), avoid: r.string(), avoidUntil: r.varint(), state: State(r.byte()), since: r.varint()}
+	}
+	if c.stoppedState() != Running {
+		s.stopped++
+	}
+	r.list(&c.waiting, c.key)
+	for range r.count(8) {
+		l := &lease{chat: c, id: r.uvarint(), member: s.member(r.string())}
+		l.streaming = r.bool()
+		l.attempt = int(r.uvarint())
+		l.granted = r.varint()
+		l.until = r.varint()
+		l.fence = r.uvarint()
+		r.unique(s.leases[l.id] == nil)
+		r.list(&l.events, c.key)
+		for i := l.events.head; i != 0; i = s.events.at(i).next {
+			l.bytes += int(s.events.at(i).size)
+		}
+		s.grant(l)
+	}
+}
+
+func (r *reader) list(l *list, key uint64) {
+	for range r.count(7) {
+		r.s.events.push(l, r.event(key))
+	}
+}
+
+func (r *reader) event(key uint64) uint32 {
+	i := r.s.events.alloc()
+	e := r.s.events.at(i)
+	*e = event{flags: r.byte(), chat: key}
+	if e.flags&ownChat != 0 {
+		e.flags &^= ownChat
+		e.chat = r.fixed()
+	}
+	e.sequence = r.last + uint64(r.varint())
+	e.received = r.received + r.varint()
+	e.sent = e.received + r.varint()
+	e.size = uint32(r.uvarint())
+	e.back = uint32(r.uvarint())
+	e.first = uint32(r.uvarint())
+	if e.flags&failed != 0 {
+		f := r.failure()
+		r.unique(f != nil && r.s.failures[e.sequence] == nil)
+		r.s.failures[e.sequence] = f
+	}
+	r.last, r.received = e.sequence, e.received
+	return i
+}
+
+func (r *reader) failure() *Failure {
+	if !r.bool() {
+		return nil
+	}
+	return &Failure{
+		Cause:   Cause(r.byte()),
+		Reason:  r.string(),
+		Member:  r.string(),
+		Attempt: int(r.uvarint()),
+		Time:    time.Unix(0, r.varint()),
+	}
+}

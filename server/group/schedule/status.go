@@ -1,0 +1,154 @@
+package schedule
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"time"
+)
+
+// A Status is how the group stands.
+type Status struct {
+	Waiting     int // events that were not handed out or are to be again, without dead letters
+	Outstanding int // events that are out
+	DeadLetters int // those of diverted chats and those at which chats are blocked, too
+	Troubled    int // chats that wait for a retry or are stopped
+	Stopped     int // chats that are blocked or diverted
+
+	// OldestSequence is the first event that waits, is out, or blocks its chat,
+	// and OldestTime when it was received; 0 and zero when there is none.
+	OldestSequence uint64
+	OldestTime     time.Time
+}
+
+// Status returns how the group stands. It looks at every chat.
+func (s *Scheduler) Status() Status {
+	st := Status{
+		Waiting:     s.events.live - s.outstanding - len(s.letters),
+		Outstanding: s.outstanding,
+		DeadLetters: len(s.letters),
+		Stopped:     s.stopped,
+	}
+	first := uint64(math.MaxUint64)
+	oldest := func(i uint32) {
+		if e := s.events.at(i); e.place() < first {
+			first = e.place()
+			st.OldestSequence, st.OldestTime = e.sequence, time.Unix(0, e.received)
+		}
+	}
+	for c := range s.chats.all() {
+		for l, n := c.leases, c.out; n > 0; l, n = l.next, n-1 {
+			oldest(l.events.head)
+		}
+		if s.troubled(c) {
+			st.Troubled++
+		}
+		switch c.stoppedState() {
+		case Diverted:
+			st.Waiting -= int(c.waiting.count)
+			st.DeadLetters += int(c.waiting.count)
+			continue
+		case Blocked:
+			for i := c.waiting.head; i != 0; i = s.events.at(i).next {
+				if s.events.at(i).flags&stopper != 0 {
+					st.Waiting--
+					st.DeadLetters++
+				}
+			}
+		case Running, Retrying:
+		}
+		if c.waiting.head != 0 {
+			oldest(c.waiting.head)
+		}
+	}
+	return st
+}
+
+// LimitsReached returns the limits that hold the group back now, by the names
+// that they have in sluice.v1.GroupLimits.
+func (s *Scheduler) LimitsReached() []string {
+	limits := &s.cfg.Limits
+	var reached []string
+	for _, limit := range []struct {
+		name    string
+		reached bool
+	}{
+		{"max_outstanding_events", s.outstanding >= limits.MaxOutstanding},
+		{"max_events_per_second", s.queued > 0 && s.rate.next() > s.now},
+		{"max_blocked_chats", s.stopped >= limits.MaxBlockedChats},
+		{"max_dead_letters", len(s.letters) >= limits.MaxDeadLetters},
+		{"max_pending_events", s.Full()},
+	} {
+		if limit.reached {
+			reached = append(reached, limit.name)
+		}
+	}
+	return reached
+}
+
+// troubled says whether c is stopped, or waits for a retry.
+func (s *Scheduler) troubled(c *chat) bool {
+	return c.trouble != nil && (c.trouble.state != Retrying || c.trouble.until > s.now) && c.trouble.state != Running
+}
+
+// A ChatStatus is a chat that does not go on.
+type ChatStatus struct {
+	Chat     uint64 // of the event it waits for
+	State    State  // Retrying, Diverted or Blocked
+	Sequence uint64 // the event it waits for
+	Waiting  int    // events, with this one
+	Failure  *Failure
+	Since    time.Time
+	Next     time.Time // when it is tried again; zero when it is stopped
+}
+
+// TroubledChats returns the n chats that have not gone on for the longest.
+func (s *Scheduler) TroubledChats(n int) []ChatStatus {
+	var all []ChatStatus
+	for c := range s.chats.all() {
+		if !s.troubled(c) {
+			continue
+		}
+		e := s.events.at(c.waiting.head)
+		for i := c.waiting.head; i != 0; i = s.events.at(i).next {
+			if s.events.at(i).flags&stopper != 0 {
+				e = s.events.at(i)
+				break
+			}
+		}
+		st := ChatStatus{
+			Chat:     e.chat,
+			State:    c.trouble.state,
+			Sequence: e.sequence,
+			Waiting:  int(c.waiting.count),
+			Failure:  s.failures[e.sequence],
+			Since:    time.Unix(0, c.trouble.since),
+		}
+		if st.State == Retrying {
+			st.Next = time.Unix(0, c.trouble.until)
+		}
+		all = append(all, st)
+	}
+	slices.SortFunc(all, func(a, b ChatStatus) int {
+		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Sequence, b.Sequence))
+	})
+	return all[:min(n, len(all))]
+}
+
+// A MemberStatus is a member that is connected, pulls, or has leases.
+type MemberStatus struct {
+	Name      string
+	Connected bool
+	Events    int // that it has
+	Credits   Credits
+}
+
+// Members returns the members, by name.
+func (s *Scheduler) Members() []MemberStatus {
+	all := make([]MemberStatus, 0, len(s.members))
+	for _, m := range s.members {
+		all = append(all, MemberStatus{Name: m.name, Connected: m.connected, Events: m.events, Credits: m.credits})
+	}
+	slices.SortFunc(all, func(a, b MemberStatus) int { return cmp.Compare(a.Name, b.Name) })
+	return all
+}
