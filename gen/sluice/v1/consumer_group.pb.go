@@ -553,9 +553,10 @@ type LeasePolicy struct {
 	// or duration when that is longer.
 	MaxTotal *durationpb.Duration `protobuf:"bytes,2,opt,name=max_total,json=maxTotal,proto3" json:"max_total,omitempty"`
 	// reconnect_grace is how long the leases of a member whose stream broke wait
-	// for it, up to 12 h. Unset is 10 s; 0 s is not at all. A restart of the
-	// server counts as such a break. What is not claimed in time is a failed
-	// attempt.
+	// for it, up to 12 h. Unset is 10 s; 0 s is not at all. What is not claimed
+	// in time is a failed attempt. A restart of the server counts as such a
+	// break; leases then last at least for so long, or for duration where that is
+	// less.
 	ReconnectGrace *durationpb.Duration `protobuf:"bytes,3,opt,name=reconnect_grace,json=reconnectGrace,proto3" json:"reconnect_grace,omitempty"`
 	// extend_while_connected extends leases by themselves, up to max_total, while
 	// the member's stream is open.
@@ -779,8 +780,9 @@ type GroupLimits struct {
 	// to 100000. 0 is 1000. When there are so many, no further attempt is the
 	// last: the event is tried again after the longest backoff.
 	MaxBlockedChats uint32 `protobuf:"varint,4,opt,name=max_blocked_chats,json=maxBlockedChats,proto3" json:"max_blocked_chats,omitempty"`
-	// max_dead_letters is how many dead letters the group keeps, up to 1000000;
-	// 0 is 100000. When there are so many, no further attempt is the last.
+	// max_dead_letters is how many dead letters the group keeps, diverted chats
+	// apart, up to 1000000; 0 is 100000. When there are so many, no further
+	// attempt is the last.
 	MaxDeadLetters uint32 `protobuf:"varint,5,opt,name=max_dead_letters,json=maxDeadLetters,proto3" json:"max_dead_letters,omitempty"`
 	// max_pending_events is how far the group reads ahead of what is settled:
 	// events that wait, are handed out, or are dead letters; up to 10000000. 0 is

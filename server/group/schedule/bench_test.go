@@ -50,8 +50,8 @@ func feed(s *schedule.Scheduler, last uint64, n, chats int) uint64 {
 // run appends, hands out and acks n events in batches such as a service makes,
 // and returns how many bytes of journal that took. A lease that skip selects is
 // left alone.
-func run(s *schedule.Scheduler, from uint64, n, chats int, skip func(*schedule.Delivery) bool) (last uint64, journal int) {
-	last = from
+func run(s *schedule.Scheduler, from uint64, n, chats int, skip func(*schedule.Delivery) bool) (journal int) {
+	last := from
 	for now, done := epoch, 0; done < n; {
 		now = now.Add(time.Millisecond)
 		s.Tick(now)
@@ -74,7 +74,7 @@ func run(s *schedule.Scheduler, from uint64, n, chats int, skip func(*schedule.D
 			break // what is left belongs to what was skipped
 		}
 	}
-	return last, journal
+	return journal
 }
 
 // BenchmarkSettle appends, hands out and acks one event an iteration.
@@ -86,7 +86,7 @@ func BenchmarkSettle(b *testing.B) {
 				cfg.Order = order
 				s := group(cfg)
 				b.ReportAllocs()
-				_, journal := run(s, 0, b.N, chats, nil)
+				journal := run(s, 0, b.N, chats, nil)
 				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
 				b.ReportMetric(float64(journal)/float64(b.N), "journal-B/event")
 			})
@@ -100,7 +100,7 @@ func BenchmarkStuckChat(b *testing.B) {
 	for _, stuck := range []bool{false, true} {
 		b.Run(fmt.Sprintf("stuck=%v", stuck), func(b *testing.B) {
 			s := group(plain())
-			_, _ = run(s, 0, b.N, 10_000, func(d *schedule.Delivery) bool { return stuck && d.Sequences[0] == 1 })
+			run(s, 0, b.N, 10_000, func(d *schedule.Delivery) bool { return stuck && d.Sequences[0] == 1 })
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "events/s")
 		})
 	}

@@ -63,7 +63,7 @@ type Turn struct {
 // bound.
 type Limits struct {
 	MaxOutstanding  int // events that are out
-	MaxPerChat      int // leases of one chat
+	MaxPerChat      int // leases of one chat; at most 65535
 	MaxPerSecond    int // events handed out
 	MaxBlockedChats int // chats that are blocked or diverted
 	MaxDeadLetters  int // dead letters, those of diverted chats apart

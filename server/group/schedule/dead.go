@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
@@ -152,7 +153,7 @@ func (s *Scheduler) Redrive(sel Selection, perSecond int, dryRun bool) Count {
 	if !dryRun {
 		s.begin(opRedrive)
 		s.journal.selection(sel)
-		s.journal.uvarint(uint64(perSecond))
+		s.journal.int(perSecond)
 	}
 	return s.redrive(sel, perSecond, dryRun)
 }
@@ -320,6 +321,6 @@ func (s *Scheduler) DeadLetters(after uint64, n int, chats []uint64) []DeadLette
 			}
 		}
 	}
-	slices.SortFunc(all, func(a, b DeadLetter) int { return int(int64(a.Sequence - b.Sequence)) })
+	slices.SortFunc(all, func(a, b DeadLetter) int { return cmp.Compare(a.Sequence, b.Sequence) })
 	return all[:min(n, len(all))]
 }

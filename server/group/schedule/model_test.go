@@ -370,7 +370,7 @@ func (m *model) fail(id uint64, cause schedule.Cause, reason string, delay int64
 		}
 		m.giveBack(id, how)
 		c := m.chats[l.chat]
-		c.state, c.until, c.avoid = schedule.Retrying, m.now+delay, ""
+		c.state, c.until, c.avoid = schedule.Retrying, max(m.now+delay, c.until), ""
 		m.chats[l.chat] = c
 	}
 }
@@ -380,130 +380,61 @@ func (m *model) bury(e *modelEvent) {
 	e.state, e.closed, e.stopper, e.origin = dead, false, false, schedule.FromLog
 }
 
-// goOn ends that a chat is stopped.
-func (m *model) goOn(key uint64) {
-	if m.stopped(key) {
-		m.chats[key] = modelChat{recovering: m.chats[key].recovering}
-	}
-}
-
-// unstop is goOn, where what was diverted before a sequence stays dead.
-func (m *model) unstop(key, before uint64) {
-	for _, e := range m.in(key, waiting) {
-		switch {
-		case m.chats[key].state == schedule.Diverted && e.Sequence < before:
-			m.bury(e)
-		case e.stopper:
-			e.stopper, e.failure = false, nil
-		}
-	}
-	m.goOn(key)
-}
-
-// redrive lets dead letters wait again, and the whole of a chat that is stopped
-// (rule 6), with no failures.
-func (m *model) redrive(sel schedule.Selection, perSecond int) {
-	var chats []uint64
-	for _, e := range m.events {
-		if m.isLetter(e) && selects(sel, e) {
-			chats = append(chats, m.key(e))
-		}
-	}
-	for _, e := range m.events {
-		if m.isLetter(e) && (selects(sel, e) || e.state == waiting && slices.Contains(chats, m.key(e))) {
-			e.state, e.origin, e.failure, e.stopper = waiting, schedule.FromRedrive, nil, false
-		}
-	}
-	for _, key := range chats {
-		m.goOn(key)
-	}
-	m.redriveRate = perSecond
-}
-
-// discard settles dead letters. A chat goes on when nothing that stopped it is
-// left.
-func (m *model) discard(sel schedule.Selection) {
-	m.settleAll(m.all(func(e *modelEvent) bool { return m.isLetter(e) && selects(sel, e) }))
-	m.goOnWithoutStopper()
-}
-
-func (m *model) goOnWithoutStopper() {
-	for key := range m.chats {
-		if !slices.ContainsFunc(m.in(key, waiting), func(e *modelEvent) bool { return e.stopper }) {
-			m.goOn(key)
-		}
-	}
-}
-
-func selects(sel schedule.Selection, e *modelEvent) bool {
-	return sel.All || slices.Contains(sel.Sequences, e.Sequence) || slices.Contains(sel.Chats, e.Chat)
-}
-
-// drop settles events that wait and no longer match the filter.
-func (m *model) drop(match func(schedule.Event) bool) (dropped []uint64) {
-	for _, e := range m.events {
-		if e.state == waiting && !m.isLetter(e) && !match(e.Event) {
-			dropped = append(dropped, e.Sequence)
-			m.settleAll([]*modelEvent{e})
-		}
-	}
-	return dropped
-}
-
-// truncate settles what waits or is dead before a sequence.
-func (m *model) truncate(first uint64) {
-	m.position = max(m.position, first-1)
-	m.settleAll(m.all(func(e *modelEvent) bool {
-		return (e.state == waiting || e.state == dead) && e.Sequence < first
-	}))
-	m.goOnWithoutStopper()
-}
-
-// seek moves chats, or with nil the group, to a sequence.
-func (m *model) seek(next uint64, chats []uint64, events []schedule.Event) {
-	moved := func(e *modelEvent) bool { return chats == nil || slices.Contains(chats, e.Chat) }
-	for _, e := range m.all(func(e *modelEvent) bool { return e.state == out && moved(e) }) {
-		e.state = waiting
-		if _, live := m.leases[e.lease]; live {
-			m.revoked = append(m.revoked, e.lease)
-			m.end(e.lease, 0)
-		}
-	}
-	for _, e := range m.all(func(e *modelEvent) bool { return e.state == waiting && moved(e) }) {
-		m.unstop(m.key(e), next)
-	}
-	m.settleAll(m.all(func(e *modelEvent) bool {
-		return moved(e) && (e.state == waiting || e.state == dead && e.Sequence >= next)
-	}))
-	if chats == nil {
-		m.seekEnd, m.position = max(m.seekEnd, m.position), next-1
-	}
-	m.tidy()
-	for _, e := range events {
-		m.add(e, true)
-	}
-}
-
-// configure changes the configuration. With another order all is taken back.
-func (m *model) configure(cfg schedule.Config) {
-	if cfg.Order != m.cfg.Order {
-		for id := range m.leases {
-			for _, e := range m.of(id) {
-				e.state = waiting
+// expire does what is due: members first, by name, then leases, by time.
+func (m *model) expire() (silent []string) {
+	for again := true; again; {
+		again = false
+		for _, name := range slices.Sorted(maps.Keys(m.members)) {
+			mb := m.members[name]
+			switch {
+			case mb.connected && mb.timeout > 0 && mb.heard+mb.timeout <= m.now:
+				silent = append(silent, name)
+				m.leave(name)
+				again = true
+			case !mb.connected && mb.graceUntil <= m.now && m.abandon(name):
+				again = true
 			}
-			m.revoked = append(m.revoked, id)
-			m.end(id, 0)
-		}
-		for key := range m.chats {
-			m.unstop(key, m.position+1)
-		}
-		clear(m.chats)
-		clear(m.fences) // chats are others now; leases grow all the same
-		for _, e := range m.events {
-			e.closed = e.closed && e.state != waiting
 		}
 	}
-	m.cfg = cfg
+	for {
+		first, at := uint64(0), m.now+1
+		for _, id := range slices.Sorted(maps.Keys(m.leases)) {
+			if l := m.leases[id]; l.until < at {
+				first, at = id, l.until
+			}
+		}
+		if first == 0 {
+			return silent
+		}
+		l := m.leases[first]
+		if m.cfg.Lease.ExtendWhileConnected && m.members[l.member].connected && l.granted+int64(m.cfg.Lease.MaxTotal) > m.now {
+			m.extend(first, int64(m.cfg.Lease.Duration))
+			continue
+		}
+		m.fail(first, schedule.Expired, "", m.backoff(l.attempt))
+	}
+}
+
+// leave says that a member's stream has ended.
+func (m *model) leave(name string) {
+	if mb, ok := m.members[name]; ok && mb.connected {
+		mb.connected, mb.credits = false, schedule.Credits{}
+		mb.graceUntil = m.now + int64(m.cfg.Lease.ReconnectGrace)
+		m.members[name] = mb
+	}
+}
+
+// abandon fails what a member has that did not come back, and says whether that
+// was anything.
+func (m *model) abandon(name string) bool {
+	found := false
+	for _, id := range slices.Sorted(maps.Keys(m.leases)) {
+		if l, live := m.leases[id]; live && l.member == name && l.streaming {
+			m.fail(id, schedule.Gone, "", m.backoff(l.attempt))
+			found = true
+		}
+	}
+	return found
 }
 
 // start begins after a crash: members are gone, and their leases wait for them.

@@ -72,7 +72,7 @@ func (r *replayer) step(op byte) error {
 	case opSeekChats:
 		r.seekChats(d.sequences(), d.uvarint(), d.events())
 	case opRedrive:
-		r.redrive(d.selection(), int(d.uvarint()), false)
+		r.redrive(d.selection(), d.int(), false)
 	case opDiscard:
 		r.discard(d.selection(), false)
 	case opDrop:
@@ -115,7 +115,7 @@ func (r *replayer) stepHand() {
 // stepLease repeats what ended or kept a lease, if it is out.
 func (r *replayer) stepLease(op byte) {
 	d := &r.d
-	r.lease += uint64(d.varint())
+	r.lease = d.near(r.lease)
 	l := r.leases[r.lease]
 	switch op {
 	case opAck:

@@ -219,9 +219,10 @@ func (e *Event) first() uint32 {
 	if e.Revises == 0 || e.Revises > e.Sequence || e.Sequence-e.Revises > math.MaxUint32 {
 		return 0
 	}
-	return uint32(e.Sequence - e.Revises)
+	return uint32(e.Sequence - e.Revises) //nolint:gosec // not more, see above
 }
 
+// clampSize returns a size that fits into an event.
 func clampSize(n int) uint32 { return uint32(min(max(n, 0), math.MaxInt32)) }
 
 // Tick sets the time. When it is less than before, everything that counts from
@@ -244,17 +245,17 @@ func (s *Scheduler) rewind(t int64) {
 	for _, l := range s.leases {
 		l.granted -= d
 		l.until -= d
-		s.untilTo(l.events.head, t)
+		s.receivedBy(l.events.head, t)
 	}
 	for c := range s.chats.all() {
 		if c.trouble != nil {
 			c.trouble.until -= d
 			c.trouble.avoidUntil -= d
 		}
-		s.untilTo(c.waiting.head, t)
+		s.receivedBy(c.waiting.head, t)
 	}
 	for _, l := range s.letters {
-		s.untilTo(l.event, t)
+		s.receivedBy(l.event, t)
 	}
 	for _, m := range s.members {
 		m.heard -= d
@@ -269,8 +270,8 @@ func (s *Scheduler) rewind(t int64) {
 	}
 }
 
-// untilTo makes the events of a list received at t at the latest.
-func (s *Scheduler) untilTo(i uint32, t int64) {
+// receivedBy makes the events of a list received at t at the latest.
+func (s *Scheduler) receivedBy(i uint32, t int64) {
 	for ; i != 0; i = s.events.at(i).next {
 		e := s.events.at(i)
 		e.received = min(e.received, t)

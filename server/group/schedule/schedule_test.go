@@ -249,7 +249,8 @@ func FuzzReplay(f *testing.F) {
 	})
 }
 
-// FuzzRestore restores anything, with its checksum made right.
+// FuzzRestore restores anything, with its checksum made right: it is taken or
+// refused. What is taken need not make sense then, so it is not gone on with.
 func FuzzRestore(f *testing.F) {
 	seeds := seedBatches()
 	f.Add(seeds[len(seeds)-1])
@@ -265,7 +266,8 @@ func FuzzRestore(f *testing.F) {
 			}
 			return
 		}
-		goOn(t, s)
+		s.Snapshot()
+		s.Status()
 	})
 }
 

@@ -21,20 +21,20 @@ func (s *Scheduler) Snapshot() []byte {
 	w.uvarint(s.position)
 	w.uvarint(s.seekEnd)
 	w.uvarint(s.nextLease)
-	w.uvarint(uint64(s.redriveRate))
+	w.int(s.redriveRate)
 
 	w.uvarint(s.endings.floor)
-	w.uvarint(uint64(len(s.endings.order)))
+	w.count(len(s.endings.order))
 	for _, id := range s.endings.order {
-		w.varint(int64(id - w.last))
+		w.near(id, w.last)
 		w.byte(byte(s.endings.how[id]))
 		w.last = id
 	}
-	w.uvarint(uint64(s.chats.len))
+	w.count(s.chats.len)
 	for _, c := range s.chatsInOrder() {
 		w.chat(c)
 	}
-	w.uvarint(uint64(len(s.letters)))
+	w.count(len(s.letters))
 	for _, n := range slices.Sorted(maps.Keys(s.letters)) {
 		l := s.letters[n]
 		w.event(l.event, 0)
@@ -66,13 +66,13 @@ func (w *writer) chat(c *chat) {
 		w.varint(t.since)
 	}
 	w.list(&c.waiting, c.key)
-	w.uvarint(uint64(c.out))
+	w.count(int(c.out))
 	l := c.leases
 	for range c.out {
 		w.uvarint(l.id)
 		w.string(l.member.name)
 		w.bool(l.streaming)
-		w.uvarint(uint64(l.attempt))
+		w.int(l.attempt)
 		w.varint(l.granted)
 		w.varint(l.until)
 		w.uvarint(l.fence)
@@ -82,7 +82,7 @@ func (w *writer) chat(c *chat) {
 }
 
 func (w *writer) list(l *list, key uint64) {
-	w.uvarint(uint64(l.count))
+	w.count(int(l.count))
 	for i := l.head; i != 0; i = w.s.events.at(i).next {
 		w.event(i, key)
 	}
@@ -100,7 +100,7 @@ func (w *writer) event(i uint32, key uint64) {
 		w.byte(e.flags | ownChat)
 		w.fixed(e.chat)
 	}
-	w.varint(int64(e.sequence - w.last))
+	w.near(e.sequence, w.last)
 	w.varint(e.received - w.received)
 	w.varint(e.sent - e.received)
 	w.uvarint(uint64(e.size))
@@ -120,7 +120,7 @@ func (w *writer) failure(f *Failure) {
 	w.byte(byte(f.Cause))
 	w.string(f.Reason)
 	w.string(f.Member)
-	w.uvarint(uint64(f.Attempt))
+	w.int(f.Attempt)
 	w.varint(f.Time.UnixNano())
 }
 
@@ -139,11 +139,11 @@ func Restore(snapshot []byte) (*Scheduler, error) {
 	s.position = r.uvarint()
 	s.seekEnd = r.uvarint()
 	s.nextLease = r.uvarint()
-	s.redriveRate = int(r.uvarint())
+	s.redriveRate = r.int()
 
 	s.endings.floor = r.uvarint()
 	for range r.count(2) {
-		r.last += uint64(r.varint())
+		r.last = r.near(r.last)
 		s.endings.add(r.last, ending(r.byte()))
 	}
 	for range r.count(10) {
@@ -194,7 +194,7 @@ func (r *reader) chat() {
 	for range r.count(8) {
 		l := &lease{chat: c, id: r.uvarint(), member: s.member(r.string())}
 		l.streaming = r.bool()
-		l.attempt = int(r.uvarint())
+		l.attempt = r.int()
 		l.granted = r.varint()
 		l.until = r.varint()
 		l.fence = r.uvarint()
@@ -221,12 +221,12 @@ func (r *reader) event(key uint64) uint32 {
 		e.flags &^= ownChat
 		e.chat = r.fixed()
 	}
-	e.sequence = r.last + uint64(r.varint())
+	e.sequence = r.near(r.last)
 	e.received = r.received + r.varint()
 	e.sent = e.received + r.varint()
-	e.size = uint32(r.uvarint())
-	e.back = uint32(r.uvarint())
-	e.first = uint32(r.uvarint())
+	e.size = r.uint32()
+	e.back = r.uint32()
+	e.first = r.uint32()
 	if e.flags&failed != 0 {
 		f := r.failure()
 		r.unique(f != nil && r.s.failures[e.sequence] == nil)
@@ -244,7 +244,7 @@ func (r *reader) failure() *Failure {
 		Cause:   Cause(r.byte()),
 		Reason:  r.string(),
 		Member:  r.string(),
-		Attempt: int(r.uvarint()),
+		Attempt: r.int(),
 		Time:    time.Unix(0, r.varint()),
 	}
 }

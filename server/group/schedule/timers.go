@@ -46,7 +46,7 @@ func (h *timers[T]) set(thing T, at int64) {
 	slot := thing.slot()
 	if *slot == 0 {
 		h.items = append(h.items, timer[T]{})
-		*slot = int32(len(h.items))
+		*slot = int32(len(h.items)) //nolint:gosec // a heap of so many does not fit in memory
 	}
 	i := int(*slot) - 1
 	h.items[i] = timer[T]{at, thing}
@@ -107,7 +107,7 @@ func (h *timers[T]) fix(i int) {
 
 func (h *timers[T]) place(i int, it timer[T]) {
 	h.items[i] = it
-	*it.thing.slot() = int32(i + 1)
+	*it.thing.slot() = int32(i + 1) //nolint:gosec // as in set
 }
 
 func (h *timers[T]) before(a, b *timer[T]) bool {
