@@ -67,6 +67,8 @@ func newGateway(ctx context.Context, conn *grpc.ClientConn) (http.Handler, error
 		sluicev1.RegisterEventServiceHandler(ctx, mux, conn),
 		sluicev1.RegisterQuarantineServiceHandler(ctx, mux, conn),
 		sluicev1.RegisterDriftServiceHandler(ctx, mux, conn),
+		sluicev1.RegisterConsumerServiceHandler(ctx, mux, conn),
+		sluicev1.RegisterConsumerGroupServiceHandler(ctx, mux, conn),
 	); err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
+	"github.com/sluicegate/sluice/server/group"
 	"github.com/sluicegate/sluice/server/retype"
 	"github.com/sluicegate/sluice/server/subscription"
 )
@@ -41,6 +42,7 @@ type services struct {
 	events     sluicev1.EventServiceServer
 	quarantine sluicev1.QuarantineServiceServer
 	drift      sluicev1.DriftServiceServer
+	groups     *group.Service
 }
 
 // eventService is EventService, of which one call is not only a reader's.
@@ -62,6 +64,8 @@ func newGRPC(maxBody Size, ch chain, all services, extra ...grpc.ServerOption) *
 	sluicev1.RegisterEventServiceServer(srv, all.events)
 	sluicev1.RegisterQuarantineServiceServer(srv, all.quarantine)
 	sluicev1.RegisterDriftServiceServer(srv, all.drift)
+	sluicev1.RegisterConsumerServiceServer(srv, all.groups)
+	sluicev1.RegisterConsumerGroupServiceServer(srv, all.groups)
 	return srv
 }
 

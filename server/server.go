@@ -20,6 +20,7 @@ import (
 
 	"github.com/sluicegate/sluice/server/drift"
 	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/group"
 	"github.com/sluicegate/sluice/server/ingest"
 	"github.com/sluicegate/sluice/server/quarantine"
 	"github.com/sluicegate/sluice/server/retype"
@@ -35,6 +36,7 @@ type Server struct {
 	reloader *reloader
 	health   *health.Server
 	drift    *drift.Service
+	groups   *group.Service
 	draining chan struct{} // closed when the drain begins
 
 	callbackListener, grpcListener, httpListener net.Listener
@@ -200,6 +202,19 @@ func (s *Server) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	groups := group.Config{
+		Events:     events,
+		Positions:  subscriptions,
+		Draining:   s.draining,
+		Logger:     s.logger,
+		Registerer: s.cfg.Registry,
+	}
+	if s.cfg.NATSURL == "" {
+		groups.Engine = s.engine
+	}
+	if s.groups, err = group.New(ctx, groups); err != nil {
+		return openError("open the consumer groups", err)
+	}
 	vendor, err := ingest.NewHandler(callbacks)
 	if err != nil {
 		return err
@@ -213,7 +228,13 @@ func (s *Server) build(ctx context.Context) error {
 	}
 
 	ch := interceptors(s.logger, requests, s.draining)
-	all := services{callbacks: callbacks, events: eventService{subscriptions, retyper}, quarantine: isolated, drift: s.drift}
+	all := services{
+		callbacks:  callbacks,
+		events:     eventService{subscriptions, retyper},
+		quarantine: isolated,
+		drift:      s.drift,
+		groups:     s.groups,
+	}
 	s.publicGRPC = s.newPublicGRPC(ch, all)
 	s.memoryGRPC = newGRPC(s.cfg.MaxBody, ch, all)
 	s.memoryListener = bufconn.Listen(memoryBuffer)
@@ -262,6 +283,7 @@ func (s *Server) HTTPAddr() string { return s.httpListener.Addr().String() }
 // a clean stop, and it is called once.
 func (s *Server) Run(ctx context.Context) error {
 	s.logger.Info("serving", "callbacks", s.CallbackAddr(), "grpc", s.GRPCAddr(), "http", s.HTTPAddr())
+	s.groups.Start()
 	g, ctx := errgroup.WithContext(ctx) // one part failing stops the rest
 	g.Go(func() error { return named("callbacks", serveHTTP(s.callbackHTTP, s.callbackListener)) })
 	g.Go(func() error { return named("http", serveHTTP(s.apiHTTP, s.httpListener)) })
@@ -300,8 +322,9 @@ func (s *Server) drain() error {
 		s.gateway.Close(),
 		named("gateway", stopGRPC(clients, s.memoryGRPC)),
 		named("grpc", stopGRPC(clients, s.publicGRPC)),
-		s.closeLog(ctx), // 3. the log last: everything above writes to it
 	)
+	s.groups.Close()                        // 3. nobody calls them any more
+	err = errors.Join(err, s.closeLog(ctx)) // 4. the log last: everything above writes to it
 	if err == nil {
 		s.logger.Info("stopped")
 	}

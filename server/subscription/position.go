@@ -108,6 +108,25 @@ func (s *Service) place(ctx context.Context, p *sluicev1.Position, field string,
 	return place{}, apierror.InvalidField(field+".anchor", "is not an anchor")
 }
 
+// Resolve returns the sequence of the first event from p on, which must not be
+// in the future; of the next one to come when there is none. It returns a
+// *eventlog.TruncatedError when retention has passed p, and an *apierror.Error
+// that names field when p is none.
+func (s *Service) Resolve(ctx context.Context, p *sluicev1.Position, field string) (uint64, error) {
+	state, err := within(ctx, s.log.State)
+	if err != nil {
+		return 0, err
+	}
+	at, err := s.place(ctx, p, field, state)
+	switch {
+	case err != nil:
+		return 0, err
+	case at.time.After(time.Now()):
+		return 0, apierror.InvalidField(field+".receive_time", "must not be in the future")
+	}
+	return at.sequence, span{start: at, state: state}.checkHeld()
+}
+
 // parseCursor returns the cursor that a client sent, if it belongs to the log.
 func (s *Service) parseCursor(text, field string, state eventlog.State) (record.Cursor, error) {
 	c, err := record.ParseCursor(text)

@@ -1,0 +1,361 @@
+package group
+
+import (
+	"bytes"
+	"context"
+	"reflect"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
+	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/group/schedule"
+	"github.com/sluicegate/sluice/server/subscription"
+)
+
+// A core is the state of a group in the hands of its goroutine.
+type core struct {
+	*runner
+
+	scheduler *schedule.Scheduler
+	journal   journal
+	feeder    *feeder
+	sessions  map[string]*session // by member
+	pulls     map[string][]*pull  // by member; the first is served, the others wait
+
+	// filter is what the log is read with; filterSpec is where it comes from.
+	filter     *subscription.Filter
+	filterSpec *sluicev1.EventFilter
+
+	replace  bool   // the next write is a snapshot
+	snapshot uint64 // position at the newest one
+	again    bool   // something was granted after Flush
+	done     []finished
+	writing  *flight // nil when nothing is being written
+	written  chan error
+	failed   bool // the write did
+}
+
+// writeTimeout bounds a write of several records; the log bounds each of them.
+const writeTimeout = 10 * time.Second
+
+// finished is an input that is done, but not yet on stable storage.
+type finished struct {
+	input
+	err error
+}
+
+// A flight is what is let out when a write is on stable storage.
+type flight struct {
+	done  []finished
+	out   *schedule.Output
+	pulls []*pull
+}
+
+// load reads the state of the group. The first thing it writes is all of that:
+// should the journal have grown by something that was still under way, this
+// write shows it.
+func (r *runner) load(ctx context.Context) (*core, error) {
+	log, err := r.service.engine.Log(ctx, eventlog.LogConfig{Name: journalLog(r.incarnation)})
+	if err != nil {
+		return nil, err
+	}
+	c := &core{
+		runner: r, journal: journal{log: log},
+		sessions: map[string]*session{}, pulls: map[string][]*pull{},
+		written: make(chan error, 1), // one place: there is one write at a time
+	}
+	group := r.configuration()
+	if err := c.restore(ctx, group); err != nil {
+		return nil, err
+	}
+	c.scheduler.Start(time.Now())
+	if end := r.service.events.Durable(); c.scheduler.Position() > end {
+		r.service.logger.Warn("the log has lost events that a consumer group had read, it goes on at the end",
+			"group", r.name, "position", c.scheduler.Position(), "last_sequence", end)
+		c.scheduler.Seek(end + 1)
+	}
+	if err := c.configure(ctx, group); err != nil {
+		return nil, err
+	}
+	c.scheduler.Flush()
+	data, err := c.takeSnapshot()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.journal.replace(ctx, data); err != nil {
+		return nil, err
+	}
+	c.feeder = r.service.feed(ctx, c.filter, c.scheduler.Position())
+	return c, nil
+}
+
+// restore makes the scheduler what the journal says.
+func (c *core) restore(ctx context.Context, group *sluicev1.ConsumerGroup) error {
+	snapshot, batches, err := c.journal.load(ctx)
+	if err != nil {
+		return err
+	}
+	if snapshot == nil {
+		c.scheduler = schedule.New(scheduleConfig(group), c.first-1)
+		return c.setFilter(group.GetFilter())
+	}
+	filter, state, err := decodeSnapshot(snapshot)
+	if err != nil {
+		return err
+	}
+	if err := c.setFilter(filter); err != nil {
+		return err
+	}
+	if c.scheduler, err = schedule.Restore(state); err != nil {
+		return err
+	}
+	for _, batch := range batches {
+		err := c.scheduler.Replay(batch, func(upTo uint64) error {
+			upTo = min(upTo, c.service.events.Durable())
+			return c.service.scan(ctx, c.filter, c.scheduler.Position()+1, upTo, c.scheduler.Append)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *core) setFilter(spec *sluicev1.EventFilter) error {
+	filter, err := subscription.Compile(spec)
+	if err == nil {
+		c.filter, c.filterSpec = filter, orNew(spec)
+	}
+	return err
+}
+
+// configure takes over a configuration. What waits and no longer matches is
+// dropped.
+func (c *core) configure(ctx context.Context, group *sluicev1.ConsumerGroup) error {
+	cfg := scheduleConfig(group)
+	if !reflect.DeepEqual(cfg, c.scheduler.Config()) {
+		c.scheduler.Configure(cfg)
+	}
+	if proto.Equal(orNew(group.GetFilter()), c.filterSpec) {
+		return nil
+	}
+	waiting := c.scheduler.Waiting()
+	found, err := c.service.records(ctx, waiting)
+	if err != nil {
+		return err
+	}
+	if err := c.setFilter(group.GetFilter()); err != nil {
+		return err
+	}
+	var drop []uint64
+	for _, sequence := range waiting {
+		if rec, ok := found[sequence]; ok {
+			if _, ok := c.service.selectEvent(rec, c.filter); !ok {
+				drop = append(drop, sequence)
+			}
+		}
+	}
+	c.scheduler.Drop(drop)
+	c.replace = true // what was read with the old filter must not be read again
+	c.refeed()
+	return nil
+}
+
+// refeed has the log read on from the scheduler's position.
+func (c *core) refeed() {
+	if c.feeder != nil {
+		c.feeder.close()
+		c.feeder = c.service.feed(c.ctx, c.filter, c.scheduler.Position())
+	}
+}
+
+func (c *core) takeSnapshot() ([]byte, error) {
+	c.replace, c.snapshot = false, c.scheduler.Position()
+	return encodeSnapshot(c.filterSpec, c.scheduler.Snapshot())
+}
+
+// serve drives the scheduler until the storage fails or ctx ends. One write at
+// a time is under way; what comes meanwhile goes into the next.
+func (c *core) serve(ctx context.Context) error {
+	wake := time.NewTimer(0)
+	defer wake.Stop()
+	for {
+		select {
+		case in := <-c.inputs:
+			c.tick()
+			c.apply(in)
+		case f := <-c.feeds():
+			c.tick()
+			c.take(f)
+		case <-wake.C:
+		case err := <-c.written:
+			if err != nil {
+				c.failed = true
+				return err
+			}
+			c.tick()
+			c.release()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		c.takeReady()
+		for c.writing == nil {
+			out, err := c.flush()
+			if err != nil {
+				return err
+			}
+			wake.Stop()
+			if !out.Wake.IsZero() {
+				wake.Reset(time.Until(out.Wake))
+			}
+			if !c.again {
+				break
+			}
+		}
+	}
+}
+
+// feeds is where the log's events come from; nil while there is no room.
+func (c *core) feeds() <-chan feed {
+	if c.scheduler.Full() {
+		return nil
+	}
+	return c.feeder.feeds
+}
+
+// takeReady takes all inputs that are there, up to maxInputs.
+func (c *core) takeReady() {
+	for range maxInputs {
+		select {
+		case in := <-c.inputs:
+			c.apply(in)
+		case f := <-c.feeds():
+			c.take(f)
+		default:
+			return
+		}
+	}
+}
+
+func (c *core) tick() { c.scheduler.Tick(time.Now()) }
+
+func (c *core) apply(in input) { c.done = append(c.done, finished{in, in.do(c)}) }
+
+func (c *core) take(f feed) {
+	if f.first > 0 {
+		c.scheduler.Truncate(f.first)
+	}
+	for _, e := range f.events {
+		c.scheduler.Append(e)
+	}
+	c.scheduler.Advance(f.position)
+}
+
+// flush ends a round: what follows from it is let out at once when nothing is
+// to be stored, and else when it is.
+func (c *core) flush() (*schedule.Output, error) {
+	c.again = false
+	c.tick()
+	out := c.scheduler.Flush()
+	c.writing = &flight{done: c.done, out: out, pulls: c.serveOutput(out)}
+	c.done = nil
+	c.service.metrics.handedOut(c.name, out.Deliveries)
+
+	behind := c.scheduler.Position() - min(c.snapshot, c.scheduler.Position())
+	switch {
+	case c.replace || c.journal.due() || behind > uint64(max(maxBehind, c.journal.snapshot/8)): //nolint:gosec // not negative
+		data, err := c.takeSnapshot()
+		if err != nil {
+			c.failed = true
+			return out, err
+		}
+		go c.write(data, c.journal.replace)
+	case len(out.Journal) > 0:
+		go c.write(bytes.Clone(out.Journal), c.journal.batch)
+	default:
+		c.release()
+	}
+	return out, nil
+}
+
+// write stores data, even while the group stops.
+func (c *core) write(data []byte, store func(context.Context, []byte) error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), writeTimeout)
+	defer cancel()
+	c.written <- store(ctx, data)
+}
+
+// release lets out what was decided before the write that has ended.
+func (c *core) release() {
+	f := c.writing
+	c.writing = nil
+	for _, d := range f.done {
+		d.finish(d.err)
+	}
+	for _, revoked := range f.out.Revoked {
+		if m := c.sessions[revoked.Member]; m != nil {
+			m.push(frame{revoked: leaseName(c.incarnation, revoked.Lease)})
+		}
+		c.service.metrics.ended.WithLabelValues(c.name, endedLost).Inc()
+	}
+	for _, d := range f.out.Deliveries {
+		c.hand(f, d)
+	}
+	for _, p := range f.pulls {
+		if p.over = true; p.gone {
+			c.giveBack(p.deliveries)
+		}
+		p.done <- nil
+	}
+	for _, name := range f.out.Silent {
+		if m := c.sessions[name]; m != nil {
+			delete(c.sessions, name)
+			m.end(memberSilent(name))
+		}
+	}
+}
+
+// hand gives a delivery to whom it is for; back to the group when they are not
+// there any more.
+func (c *core) hand(f *flight, d schedule.Delivery) {
+	for _, p := range f.pulls {
+		if p.member == d.Member {
+			p.deliveries = append(p.deliveries, d)
+			return
+		}
+	}
+	if m := c.sessions[d.Member]; m != nil {
+		m.push(frame{delivery: &d})
+		return
+	}
+	c.giveBack([]schedule.Delivery{d})
+}
+
+// close tells everybody that the state is given up. A write that is under way
+// ends first, and what it makes durable is let out.
+func (c *core) close(reason error) {
+	c.feeder.close()
+	if f := c.writing; f != nil {
+		if !c.failed && <-c.written == nil {
+			c.release()
+		} else {
+			c.done = append(f.done, c.done...)
+			for _, p := range f.pulls {
+				p.done <- reason
+			}
+		}
+	}
+	for _, d := range c.done {
+		d.finish(reason)
+	}
+	for _, queue := range c.pulls {
+		for _, p := range queue {
+			p.done <- reason
+		}
+	}
+	for _, m := range c.sessions {
+		m.end(reason)
+	}
+}

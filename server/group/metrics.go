@@ -1,0 +1,120 @@
+package group
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sluicegate/sluice/server/group/schedule"
+)
+
+// metrics are what a Service counts. Each has the label group, of which there
+// are as many values as there are groups.
+type metrics struct {
+	ended    *prometheus.CounterVec
+	attempts *prometheus.HistogramVec
+	sizes    *prometheus.HistogramVec
+	removed  *prometheus.CounterVec
+}
+
+// How a delivery ended: the values of a label.
+const (
+	endedAck     = "ack"
+	endedNack    = "nack"
+	endedRelease = "release"
+	endedPark    = "park"
+	endedLost    = "lost" // the lease ran out or was taken back
+)
+
+func newMetrics(r prometheus.Registerer, s *Service) (*metrics, error) {
+	m := &metrics{
+		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sluice_group_deliveries_total",
+			Help: "Deliveries that ended, by group and outcome: ack, nack, release, park or lost.",
+		}, []string{"group", "outcome"}),
+		attempts: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "sluice_group_delivery_attempts",
+			Help:    "The attempts of the deliveries that were handed out.",
+			Buckets: []float64{1, 2, 3, 5, 10, 100},
+		}, []string{"group"}),
+		sizes: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "sluice_group_delivery_events",
+			Help:    "How many events the deliveries held that were handed out: the size of a turn.",
+			Buckets: []float64{1, 2, 3, 5, 10, 100, 1000},
+		}, []string{"group"}),
+		removed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sluice_group_removed_events_total",
+			Help: "Events that retention removed before a group had settled them.",
+		}, []string{"group"}),
+	}
+	if r == nil {
+		return m, nil
+	}
+	for _, c := range []prometheus.Collector{m.ended, m.attempts, m.sizes, m.removed, standings{s}} {
+		if err := r.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// forget removes what was counted of a group.
+func (m *metrics) forget(group string) {
+	labels := prometheus.Labels{"group": group}
+	for _, v := range []interface {
+		DeletePartialMatch(labels prometheus.Labels) int
+	}{m.ended, m.attempts, m.sizes, m.removed} {
+		v.DeletePartialMatch(labels)
+	}
+}
+
+func (m *metrics) handedOut(group string, all []schedule.Delivery) {
+	for _, d := range all {
+		m.attempts.WithLabelValues(group).Observe(float64(d.Attempt))
+		m.sizes.WithLabelValues(group).Observe(float64(len(d.Sequences)))
+	}
+}
+
+// standings is how the groups stand at the time of a scrape.
+type standings struct{ service *Service }
+
+// collectTimeout bounds how long a scrape waits for a group.
+const collectTimeout = time.Second
+
+var (
+	lagEvents    = standingDesc("lag_events", "Events that the group has not settled, those that it has not read included.")
+	lagAge       = standingDesc("lag_age_seconds", "How long ago the oldest of them was received.")
+	blockedChats = standingDesc("blocked_chats", "Chats that wait for a retry or are stopped.")
+	deadLetters  = standingDesc("dead_letters", "Events that the group has given up for the time being.")
+)
+
+func standingDesc(name, help string) *prometheus.Desc {
+	return prometheus.NewDesc("sluice_group_"+name, help, []string{"group"}, nil)
+}
+
+// Describe implements prometheus.Collector.
+func (standings) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{lagEvents, lagAge, blockedChats, deadLetters} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector. A group that does not answer is left
+// out.
+func (c standings) Collect(out chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(c.service.ctx, collectTimeout)
+	defer cancel()
+	for _, r := range c.service.all() {
+		st, err := r.standing(ctx, false)
+		if err != nil {
+			continue
+		}
+		for d, v := range map[*prometheus.Desc]float64{
+			lagEvents: float64(st.lag()), lagAge: st.age().Seconds(),
+			blockedChats: float64(st.Troubled), deadLetters: float64(st.DeadLetters),
+		} {
+			out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, r.name)
+		}
+	}
+}
