@@ -12,7 +12,6 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
-	"github.com/sluicegate/sluice/server/group"
 	"github.com/sluicegate/sluice/server/retype"
 	"github.com/sluicegate/sluice/server/subscription"
 )
@@ -42,7 +41,8 @@ type services struct {
 	events     sluicev1.EventServiceServer
 	quarantine sluicev1.QuarantineServiceServer
 	drift      sluicev1.DriftServiceServer
-	groups     *group.Service
+	groups     sluicev1.ConsumerGroupServiceServer
+	workers    sluicev1.ConsumerServiceServer
 }
 
 // eventService is EventService, of which one call is not only a reader's.
@@ -64,7 +64,7 @@ func newGRPC(maxBody Size, ch chain, all services, extra ...grpc.ServerOption) *
 	sluicev1.RegisterEventServiceServer(srv, all.events)
 	sluicev1.RegisterQuarantineServiceServer(srv, all.quarantine)
 	sluicev1.RegisterDriftServiceServer(srv, all.drift)
-	sluicev1.RegisterConsumerServiceServer(srv, all.groups)
+	sluicev1.RegisterConsumerServiceServer(srv, all.workers)
 	sluicev1.RegisterConsumerGroupServiceServer(srv, all.groups)
 	return srv
 }

@@ -45,12 +45,7 @@ func (f faulty) Subscribe(_ *sluicev1.SubscribeRequest, _ grpc.ServerStreamingSe
 func serveFaulty(t *testing.T, ch chain, fault func() error) sluicev1.EventServiceClient {
 	t.Helper()
 	listener := bufconn.Listen(memoryBuffer)
-	srv := newGRPC(1<<20, ch, services{
-		sluicev1.UnimplementedCallbackServiceServer{},
-		faulty{fault: fault},
-		sluicev1.UnimplementedQuarantineServiceServer{},
-		sluicev1.UnimplementedDriftServiceServer{},
-	})
+	srv := newGRPC(1<<20, ch, services{events: faulty{fault: fault}})
 	served := make(chan error, 1)
 	go func() { served <- serveGRPC(srv, listener) }()
 	conn, err := dialMemory(listener)

@@ -234,6 +234,7 @@ func (s *Server) build(ctx context.Context) error {
 		quarantine: isolated,
 		drift:      s.drift,
 		groups:     s.groups,
+		workers:    s.groups,
 	}
 	s.publicGRPC = s.newPublicGRPC(ch, all)
 	s.memoryGRPC = newGRPC(s.cfg.MaxBody, ch, all)

@@ -252,4 +252,3 @@ func TestListGroups(t *testing.T) {
 	_, err := g.groups.ListConsumerGroups(g.ctx, &sluicev1.ListConsumerGroupsRequest{PageToken: "x"})
 	wantError(t, err, codes.InvalidArgument, "INVALID_PAGE_TOKEN")
 }
-
