@@ -46,7 +46,7 @@ func openCatalog(ctx context.Context, engine *eventlog.Engine) (*catalog, error)
 		return nil, err
 	}
 	c := &catalog{engine: engine, log: log, groups: map[uint64]entry{}, dying: map[uint64]bool{}}
-	for r := log.Read(0); r.Position() < log.Durable(); {
+	for r := c.log.Read(0); r.Position() < c.log.Durable(); {
 		records, err := r.Next(ctx, maxRead)
 		if err != nil {
 			return nil, err

@@ -18,8 +18,7 @@ import (
 type member struct {
 	grpc.BidiStreamingClient[sluicev1.ConsumeRequest, sluicev1.ConsumeResponse]
 
-	g    *gate
-	beat time.Duration
+	g *gate
 }
 
 // consume opens a stream that is ready for so many events.

@@ -265,7 +265,7 @@ func (c *core) flush() (*schedule.Output, error) {
 
 	behind := c.scheduler.Position() - min(c.snapshot, c.scheduler.Position())
 	switch {
-	case c.replace || c.journal.due() || behind > uint64(max(maxBehind, c.journal.snapshot/8)): //nolint:gosec // not negative
+	case c.replace || c.journal.due() || behind > uint64(max(maxBehind, c.journal.snapshot/8)):
 		data, err := c.takeSnapshot()
 		if err != nil {
 			c.failed = true

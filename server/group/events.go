@@ -72,8 +72,8 @@ func (s *Service) records(ctx context.Context, sequences []uint64) (map[uint64]e
 	found := make(map[uint64]eventlog.Record, len(all))
 	r := s.events.Read(1)
 	for len(all) > 0 {
-		n := 1                                                           // how many lie so close together that one read gets them
-		for n < len(all) && n < maxRead && all[n]-all[0] < uint64(4*n) { //nolint:gosec // small
+		n := 1 // how many lie so close together that one read gets them
+		for n < len(all) && n < maxRead && all[n]-all[0] < uint64(4*n) {
 			n++
 		}
 		r.Seek(all[0])

@@ -40,9 +40,9 @@ type gate struct {
 	posted int
 }
 
-func start(t *testing.T, options ...servertest.Option) *gate {
+func start(t *testing.T) *gate {
 	t.Helper()
-	srv := servertest.Start(t, options...)
+	srv := servertest.Start(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	t.Cleanup(cancel)
 	return &gate{
@@ -78,13 +78,12 @@ func at(sequence uint64) *sluicev1.Position {
 }
 
 // create creates the group "w".
-func (g *gate) create(group *sluicev1.ConsumerGroup) *sluicev1.ConsumerGroup {
+func (g *gate) create(group *sluicev1.ConsumerGroup) {
 	g.t.Helper()
-	res, err := g.groups.CreateConsumerGroup(g.ctx, &sluicev1.CreateConsumerGroupRequest{ConsumerGroupId: "w", ConsumerGroup: group})
+	_, err := g.groups.CreateConsumerGroup(g.ctx, &sluicev1.CreateConsumerGroupRequest{ConsumerGroupId: "w", ConsumerGroup: group})
 	if err != nil {
 		g.t.Fatalf("CreateConsumerGroup() = %v", err)
 	}
-	return res.GetConsumerGroup()
 }
 
 // update changes the group "w".

@@ -76,6 +76,7 @@ func (j *journal) load(ctx context.Context) (snapshot []byte, batches [][]byte, 
 			parts, next = append(parts, rec.Data...), next+1
 			switch {
 			case part < of:
+				continue
 			case kind == kindSnapshot:
 				snapshot, batches = parts, nil
 				j.snapshot, j.size = len(parts), 0
@@ -83,6 +84,7 @@ func (j *journal) load(ctx context.Context) (snapshot []byte, batches [][]byte, 
 				batches = append(batches, parts)
 				j.size += len(parts)
 			}
+			next = 0
 		}
 	}
 	j.last = r.Position()
@@ -156,7 +158,7 @@ func encodeSnapshot(filter *sluicev1.EventFilter, state []byte) ([]byte, error) 
 
 func decodeSnapshot(b []byte) (*sluicev1.EventFilter, []byte, error) {
 	n, size := binary.Uvarint(b)
-	if size <= 0 || n > uint64(len(b)-size) {
+	if size <= 0 || n > uint64(len(b[max(size, 0):])) {
 		return nil, nil, errJournal
 	}
 	b = b[size:]

@@ -24,40 +24,60 @@ func (s *Service) Pull(ctx context.Context, req *sluicev1.PullRequest) (*sluicev
 	if s.isDraining() {
 		return nil, apierror.Draining()
 	}
-	p, err := newPull(req)
-	if err != nil {
+	if err := checkPull(req); err != nil {
 		return nil, err
 	}
-	if err := r.call(ctx, func(c *core) error { return c.pull(p) }); err != nil {
-		r.giveUp(ctx, p)
-		return nil, err
+	wait, cancel := context.WithTimeout(ctx, req.GetWait().AsDuration())
+	defer cancel()
+	for {
+		p := newPull(req)
+		if err := r.pull(ctx, wait, p); err != nil {
+			return nil, err
+		}
+		res := &sluicev1.PullResponse{}
+		if res.Deliveries, err = r.deliveries(ctx, p.deliveries, req.GetIncludeRaw()); err != nil {
+			r.release(ctx, p.deliveries)
+			return nil, err
+		}
+		// When all that came was removed from the log, it is as if nothing had.
+		if len(res.Deliveries) > 0 || wait.Err() != nil || s.isDraining() {
+			return res, nil
+		}
 	}
-	wait := time.NewTimer(req.GetWait().AsDuration())
-	defer wait.Stop()
-	select {
-	case err = <-p.done:
-	case <-wait.C:
-		err = r.stopWaiting(ctx, p)
-	case <-s.draining:
-		err = r.stopWaiting(ctx, p)
-	case <-ctx.Done():
-		r.giveUp(ctx, p)
-		return nil, ctx.Err()
-	case <-r.stopped:
-		err = r.ended()
-	}
-	if err != nil {
-		return nil, err
-	}
-	res := &sluicev1.PullResponse{}
-	if res.Deliveries, err = r.deliveries(ctx, p.deliveries, req.GetIncludeRaw()); err != nil {
-		r.release(ctx, p.deliveries)
-		return nil, err
-	}
-	return res, nil
 }
 
-func newPull(req *sluicev1.PullRequest) (*pull, error) {
+// pull serves p: it returns when something has come, or wait has ended.
+func (r *runner) pull(ctx, wait context.Context, p *pull) error {
+	if err := r.call(ctx, func(c *core) error { return c.pull(p) }); err != nil {
+		r.giveUp(ctx, p)
+		return err
+	}
+	select {
+	case err := <-p.done:
+		return err
+	case <-wait.Done(): // or ctx
+	case <-r.service.draining:
+	case <-r.stopped:
+	}
+	return r.stopWaiting(ctx, p)
+}
+
+// checkPull reports what is wrong with a request.
+func checkPull(req *sluicev1.PullRequest) error {
+	switch {
+	case req.GetMaxEvents() > maxPullEvents:
+		return apierror.InvalidField("max_events", "must not be more than %d", maxPullEvents)
+	case req.GetMaxBytes() > maxPullBytes:
+		return apierror.InvalidField("max_bytes", "must not be more than %d", maxPullBytes)
+	case req.GetWait() != nil:
+		if err := checkDuration(req.GetWait(), maxPullWait, "wait"); err != nil {
+			return err
+		}
+	}
+	return checkMember(req.GetMember(), "member")
+}
+
+func newPull(req *sluicev1.PullRequest) *pull {
 	p := &pull{
 		member: req.GetMember(),
 		events: max(1, int(req.GetMaxEvents())),
@@ -65,30 +85,17 @@ func newPull(req *sluicev1.PullRequest) (*pull, error) {
 		ended:  req.GetWait().AsDuration() == 0,
 		done:   make(chan error, 1),
 	}
-	if err := checkMember(p.member, "member"); err != nil {
-		return nil, err
+	if n := req.GetMaxBytes(); n > 0 {
+		p.bytes = int(min(n, maxPullBytes))
 	}
-	if p.events > maxPullEvents {
-		return nil, apierror.InvalidField("max_events", "must not be more than %d", maxPullEvents)
-	}
-	switch n := req.GetMaxBytes(); {
-	case n > maxPullBytes:
-		return nil, apierror.InvalidField("max_bytes", "must not be more than %d", maxPullBytes)
-	case n > 0:
-		p.bytes = int(n)
-	}
-	if d := req.GetWait(); d != nil {
-		if err := checkDuration(d, maxPullWait, "wait"); err != nil {
-			return nil, err
-		}
-	}
-	return p, nil
+	return p
 }
 
 // stopWaiting ends a pull, and returns once nothing more can come for it.
 func (r *runner) stopWaiting(ctx context.Context, p *pull) error {
 	err := r.post(ctx, input{do: func(*core) error { p.ended = true; return nil }})
 	if err != nil {
+		r.giveUp(ctx, p)
 		return err
 	}
 	select {

@@ -72,7 +72,7 @@ func take(t *testing.T, s *Service, n int) []*sluicev1.Delivery {
 	var all []*sluicev1.Delivery
 	for len(all) < n {
 		res, err := s.Pull(t.Context(), &sluicev1.PullRequest{
-			ConsumerGroupId: "w", Member: "m", MaxEvents: uint32(n - len(all)), Wait: durationpb.New(20 * time.Second), //nolint:gosec // small
+			ConsumerGroupId: "w", Member: "m", MaxEvents: uint32(n - len(all)), Wait: durationpb.New(20 * time.Second),
 		})
 		if err != nil || len(res.GetDeliveries()) == 0 {
 			t.Fatalf("Pull() = %v, %v, want a delivery", res, err)
@@ -98,12 +98,12 @@ func TestJournalGrewByItself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, err := s.engine.Log(t.Context(), eventlog.LogConfig{Name: journalLog(r.incarnation)})
+	own, err := s.engine.Log(t.Context(), eventlog.LogConfig{Name: journalLog(r.incarnation)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	// The end of an entry, as of a write that was given up.
-	if _, err := log.Append(t.Context(), eventlog.Record{Subject: kindBatch + ".2.2", Data: []byte("late")}); err != nil {
+	if _, err := own.Append(t.Context(), eventlog.Record{Subject: kindBatch + ".2.2", Data: []byte("late")}); err != nil {
 		t.Fatal(err)
 	}
 	_, err = s.Settle(t.Context(), ackOf(got[0]))
