@@ -1,6 +1,7 @@
-// Package client is the Go client of a Sluice gateway: it reads the log of
-// events, and posts callbacks. Subscribe is what most programs need of it; it
-// keeps its place across lost connections and restarts of the server.
+// Package client is the Go client of a Sluice gateway. Consume works on events as
+// a member of a consumer group, Subscribe reads the log of them, Post sends
+// callbacks. The first two go on across lost connections and restarts of the
+// server.
 //
 // What it does not wrap is reached through the generated clients of package
 // sluicev1, over Client.Conn or a connection of one's own.
@@ -76,8 +77,8 @@ func Dial(target string, opts ...grpc.DialOption) (*Client, error) {
 	return &Client{conn: conn, dial: dial}, nil
 }
 
-// Close ends the calls in progress, but for subscriptions, which end with their
-// context. It leaves a connection given to New alone.
+// Close ends the calls in progress, but for Subscribe and Consume, which end with
+// their context. It leaves a connection given to New alone.
 func (c *Client) Close() error {
 	if own, ok := c.conn.(*grpc.ClientConn); ok && c.dial != nil {
 		return own.Close()

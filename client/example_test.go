@@ -108,6 +108,35 @@ func ExampleSubscribeOptions() {
 	}
 }
 
+// Answer what customers write, once per turn: the group "bot" has turn.quiet set,
+// so that a delivery holds all that a chat said until it fell quiet.
+func ExampleClient_Consume() {
+	c, err := client.Dial("127.0.0.1:9090")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer c.Close()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+
+	reply := func(_ context.Context, d *sluicev1.Delivery) error {
+		for _, e := range d.GetEvents() {
+			fmt.Println(e.GetChatKey(), e.GetMessage().GetText().GetText())
+		}
+		if time.Now().Hour() < 8 {
+			return &client.NackError{Reason: "nobody is up", Delay: time.Hour}
+		}
+		return nil // done: it never comes again
+	}
+	err = c.Consume(ctx, "bot", reply, client.ConsumeOptions{
+		OnUnsettled: func(d *sluicev1.Delivery, outcome sluicev1.Outcome) {
+			slog.Warn("may come again", "sequence", d.GetEvents()[0].GetSequence(), "outcome", outcome)
+		},
+	})
+	fmt.Println(err)
+}
+
 // Branch on the reason of an error, never on its text.
 func ExampleReason() {
 	c, err := client.Dial("127.0.0.1:9090")

@@ -87,6 +87,34 @@ func advice(reason sluicev1.ErrorReason, facts map[string]string) string {
 	case sluicev1.ErrorReason_ERROR_REASON_QUARANTINE_ENTRY_NOT_FOUND:
 		return "it was moved, discarded or removed; `sluice quarantine list` shows what there is"
 	default:
+		return groupAdvice(reason, facts)
+	}
+}
+
+// groupAdvice is advice about consumer groups.
+func groupAdvice(reason sluicev1.ErrorReason, facts map[string]string) string {
+	switch reason {
+	case sluicev1.ErrorReason_ERROR_REASON_GROUP_NOT_FOUND:
+		return "`sluice groups list` shows what there is, `sluice groups create` makes one"
+	case sluicev1.ErrorReason_ERROR_REASON_GROUP_EXISTS:
+		return "change it with `sluice groups update`, or delete it first"
+	case sluicev1.ErrorReason_ERROR_REASON_TOO_MANY_GROUPS:
+		return "the gateway takes " + facts["max_groups"] + "; delete one that is not in use with `sluice groups delete`"
+	case sluicev1.ErrorReason_ERROR_REASON_TOO_MANY_MEMBERS:
+		return "the group takes " + facts["max_members"] + "; `sluice groups show` lists them. One member can work on many chats: raise its --concurrency instead"
+	case sluicev1.ErrorReason_ERROR_REASON_INVALID_LEASE:
+		return "a lease is copied whole from its delivery"
+	case sluicev1.ErrorReason_ERROR_REASON_LEASE_OF_ANOTHER_GROUP:
+		return "settle it in the group that handed it out; if that was deleted, there is nothing to settle"
+	case sluicev1.ErrorReason_ERROR_REASON_MEMBER_REPLACED:
+		return "another worker runs under this name: give each its own --member, or leave it out"
+	case sluicev1.ErrorReason_ERROR_REASON_MEMBER_SILENT:
+		return "the line to the gateway was dead for a while; connect again"
+	case sluicev1.ErrorReason_ERROR_REASON_SEEK_NOT_BY_CHAT:
+		return "leave --chat-key out to move the whole group"
+	case sluicev1.ErrorReason_ERROR_REASON_GROUPS_NEED_EMBEDDED_LOG:
+		return "run the gateway without --nats-url, or read with `sluice tail`"
+	default:
 		return ""
 	}
 }

@@ -14,12 +14,17 @@ import (
 // A selection is which events a command reads: the flags that tail and list
 // share.
 type selection struct {
+	filter
 	from, to string
-	filter   sluicev1.EventFilter
-	types    []string
-	self     bool
-	notSelf  bool
-	mention  bool
+}
+
+// A filter is the flags that say which events match.
+type filter struct {
+	fields  sluicev1.EventFilter
+	types   []string
+	self    bool
+	notSelf bool
+	mention bool
 }
 
 // typePrefix is what the names of message types have in common.
@@ -32,22 +37,28 @@ func addSelectionFlags(cmd *cobra.Command) *selection {
 	flags := cmd.Flags()
 	flags.StringVar(&s.from, "from", "", "where to begin: "+positionHelp)
 	flags.StringVar(&s.to, "to", "", "where to end, likewise")
-	flags.StringSliceVar(&s.filter.Sources, "source", nil, "only from these sources")
-	flags.StringSliceVar(&s.filter.BotIds, "bot", nil, "only of these hosted accounts, by id")
-	flags.StringSliceVar(&s.filter.ChatIds, "chat", nil, "only of these conversations, by id")
-	flags.StringSliceVar(&s.filter.RoomWxids, "room", nil, "only of these rooms, by wxid")
-	flags.StringSliceVar(&s.types, "type", nil, "only messages of these types: names such as text,image or the vendor's numbers")
-	flags.StringSliceVar(&s.filter.Kinds, "kind", nil, "only these kinds of event: message, send_result, ...")
-	flags.BoolVar(&s.self, "self", false, "only messages that the hosted account sent")
-	flags.BoolVar(&s.notSelf, "not-self", false, "only messages that it did not send")
-	flags.BoolVar(&s.mention, "mention", false, "only messages that mention it")
-	flags.StringVar(&s.filter.Expression, "expr", "", `only where this CEL expression holds, such as 'event.message.text.text.contains("hello")'`)
+	complete(cmd, "from", []string{"earliest", "latest"})
+	complete(cmd, "to", []string{"latest"})
+	s.addFlags(cmd)
+	return s
+}
+
+// addFlags gives cmd the flags that set f.
+func (f *filter) addFlags(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringSliceVar(&f.fields.Sources, "source", nil, "only from these sources")
+	flags.StringSliceVar(&f.fields.BotIds, "bot", nil, "only of these hosted accounts, by id")
+	flags.StringSliceVar(&f.fields.ChatIds, "chat", nil, "only of these conversations, by id")
+	flags.StringSliceVar(&f.fields.RoomWxids, "room", nil, "only of these rooms, by wxid")
+	flags.StringSliceVar(&f.types, "type", nil, "only messages of these types: names such as text,image or the vendor's numbers")
+	flags.StringSliceVar(&f.fields.Kinds, "kind", nil, "only these kinds of event: message, send_result, ...")
+	flags.BoolVar(&f.self, "self", false, "only messages that the hosted account sent")
+	flags.BoolVar(&f.notSelf, "not-self", false, "only messages that it did not send")
+	flags.BoolVar(&f.mention, "mention", false, "only messages that mention it")
+	flags.StringVar(&f.fields.Expression, "expr", "", `only where this CEL expression holds, such as 'event.message.text.text.contains("hello")'`)
 	cmd.MarkFlagsMutuallyExclusive("self", "not-self")
 	complete(cmd, "kind", kindNames())
 	complete(cmd, "type", typeNames())
-	complete(cmd, "from", []string{"earliest", "latest"})
-	complete(cmd, "to", []string{"latest"})
-	return s
 }
 
 // complete makes the shell offer words for a flag of cmd.
@@ -100,20 +111,20 @@ func (s *selection) positions(now time.Time) (from, to *sluicev1.Position, err e
 }
 
 // eventFilter returns the filter that the flags describe.
-func (s *selection) eventFilter() (*sluicev1.EventFilter, error) {
-	f := proto.CloneOf(&s.filter)
-	for _, name := range s.types {
+func (f *filter) eventFilter() (*sluicev1.EventFilter, error) {
+	e := proto.CloneOf(&f.fields)
+	for _, name := range f.types {
 		t, err := parseType(name)
 		if err != nil {
 			return nil, err
 		}
-		f.MessageTypes = append(f.MessageTypes, t)
+		e.MessageTypes = append(e.MessageTypes, t)
 	}
-	if s.self || s.notSelf {
-		f.IsSelf = proto.Bool(s.self)
+	if f.self || f.notSelf {
+		e.IsSelf = proto.Bool(f.self)
 	}
-	if s.mention {
-		f.MentionSelf = proto.Bool(true)
+	if f.mention {
+		e.MentionSelf = proto.Bool(true)
 	}
-	return f, nil
+	return e, nil
 }

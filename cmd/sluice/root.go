@@ -30,7 +30,8 @@ func newRootCommand() *cobra.Command {
 answers, types it as protobuf, and streams it over gRPC to whoever wants it.
 
   sluice serve                   run the gateway
-  sluice tail --from earliest    watch the events of one that runs`,
+  sluice tail --from earliest    watch the events of one that runs
+  sluice consume bot --exec CMD  work on them, as one of a group`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -41,6 +42,9 @@ answers, types it as protobuf, and streams it over gRPC to whoever wants it.
 		newEventsCommand(),
 		newQuarantineCommand(),
 		newDriftCommand(),
+		newGroupsCommand(),
+		newConsumeCommand(),
+		newDeadLettersCommand(),
 		newConfigCommand(),
 		newVersionCommand(),
 	)

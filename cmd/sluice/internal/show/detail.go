@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -87,6 +88,8 @@ func (d *detail) value(f protoreflect.FieldDescriptor, v protoreflect.Value, nam
 	switch m := v.Message().Interface().(type) {
 	case *timestamppb.Timestamp:
 		d.field(indent, name, width, m.AsTime().In(d.zone).Format("2006-01-02 15:04:05.000 -07:00"))
+	case *durationpb.Duration:
+		d.field(indent, name, width, m.AsDuration().String())
 	case *structpb.Struct, *structpb.Value:
 		d.field(indent, name, width, pretty([]byte(asJSON(m))))
 	default:
