@@ -15,8 +15,8 @@ func TestTwoGatewaysOfOneCluster(t *testing.T) {
 	}
 	cluster := natstest.Start(t)
 	cfg := LogConfig{DedupeWindow: time.Hour}
-	one := openLog(t, openEngine(t, Config{URL: cluster.URL, Logger: testLogger(t), CommitTimeout: 10 * time.Second}), cfg)
-	two := openLog(t, openEngine(t, Config{URL: cluster.URL, Logger: testLogger(t), CommitTimeout: 10 * time.Second}), cfg)
+	one := openLog(t, openEngine(t, Config{URL: cluster.URL, Logger: testLogger(t), CommitTimeout: time.Minute}), cfg)
+	two := openLog(t, openEngine(t, Config{URL: cluster.URL, Logger: testLogger(t), CommitTimeout: time.Minute}), cfg)
 	if one.Epoch() != two.Epoch() {
 		t.Errorf("epochs %s and %s of one log", one.Epoch(), two.Epoch())
 	}
