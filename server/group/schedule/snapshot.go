@@ -200,10 +200,17 @@ func (r *reader) chat() {
 		l.fence = r.uvarint()
 		r.unique(s.leases[l.id] == nil)
 		r.list(&l.events, c.key)
+		if l.events.count == 0 { // nothing is out without events
+			r.fail()
+			return
+		}
 		for i := l.events.head; i != 0; i = s.events.at(i).next {
 			l.bytes += int(s.events.at(i).size)
 		}
 		s.grant(l)
+	}
+	if c.waiting.count == 0 && c.out == 0 { // such a chat is forgotten, not saved
+		r.fail()
 	}
 }
 
