@@ -1,6 +1,7 @@
 package eventlog
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -36,4 +37,43 @@ func TestTwoGatewaysOfOneCluster(t *testing.T) {
 	mustAppend(t, two, "d", "d")
 	wantData(t, take(t, one.Read(1), 4), "a", "b", "c", "d")
 	wantData(t, take(t, r, 3), "b", "c", "d")
+}
+
+// TestReaderOfAnotherGatewayMissesNothing follows the log through one gateway
+// while another appends: the replicas that answer the reader are now and then
+// behind what it was told is there.
+func TestReaderOfAnotherGatewayMissesNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts three servers")
+	}
+	const records = 3000
+	cluster := natstest.Start(t)
+	writer := openLog(t, openEngine(t, Config{URL: cluster.URL}), LogConfig{})
+	reader := openLog(t, openEngine(t, Config{URL: cluster.URL}), LogConfig{}).Read(1)
+	missed := make(chan []uint64)
+	go func() {
+		var none []uint64
+		for last := uint64(0); last < records; last = reader.Position() {
+			got, err := reader.Next(t.Context(), maxFetch)
+			if err != nil {
+				t.Error(err)
+				break
+			}
+			for _, r := range got {
+				for last++; last < r.Sequence; last++ {
+					none = append(none, last)
+				}
+			}
+			for ; last < reader.Position(); last++ {
+				none = append(none, last+1)
+			}
+		}
+		missed <- none
+	}()
+	for i := range records {
+		mustAppend(t, writer, fmt.Sprint(i), "data")
+	}
+	if none := <-missed; len(none) > 0 {
+		t.Errorf("the reader never saw %d of %d records: %d", len(none), records, none)
+	}
 }

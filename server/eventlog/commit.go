@@ -55,6 +55,8 @@ type pending struct {
 	duplicate bool
 	err       error
 	done      chan struct{} // closed once the fields above are final
+
+	msg *nats.Msg // as published
 }
 
 // finish sets the outcome.
@@ -109,14 +111,46 @@ func (c *committer) publish(p *pending) error {
 	c.inflight[token] = p
 	c.mu.Unlock()
 	msg.Reply = c.inbox + strconv.FormatUint(token, 36)
+	p.msg = msg
 	if err := c.nc.PublishMsg(msg); err != nil {
 		c.mu.Lock()
 		delete(c.inflight, token)
 		c.mu.Unlock()
+		c.signal() // it may have been what drain waits for
 		return fmt.Errorf("%w: publish: %w", ErrUnavailable, err)
 	}
 	return nil
 }
+
+// await returns the outcome of p, which was published, or ErrUnavailable when
+// ctx ends first: then it has none.
+//
+// What a cluster's leader took down with it nobody will ever acknowledge, so a
+// publish that can be repeated is, in the same place: whichever is acknowledged
+// first counts.
+func (c *committer) await(ctx context.Context, p *pending) error {
+	var again <-chan time.Time // never
+	if c.sync == nil && p.record.ID != "" {
+		t := time.NewTicker(republishInterval)
+		defer t.Stop()
+		again = t.C
+	}
+	for {
+		select {
+		case <-p.done:
+			return p.err
+		case <-again:
+			// Whoever is not connected learns so from the connection.
+			_ = c.nc.PublishMsg(p.msg)
+		case <-ctx.Done():
+			return fmt.Errorf("%w: no acknowledgement: %w", ErrUnavailable, ctx.Err())
+		}
+	}
+}
+
+// republishInterval is how long a publish to a cluster may go unanswered before
+// it is repeated.
+const republishInterval = time.Second
 
 // acknowledge takes an acknowledgement of the server's.
 func (c *committer) acknowledge(m *nats.Msg) {
@@ -184,7 +218,7 @@ func (c *committer) run() {
 			}
 			c.metrics.sync.Observe(time.Since(began).Seconds())
 			c.metrics.group.Observe(float64(len(group)))
-			settle(group)
+			c.settle(group)
 			for _, p := range group {
 				p.finish(nil)
 			}
@@ -219,15 +253,20 @@ func (c *committer) commit(group []*pending) error {
 	return c.sync(c.writes)
 }
 
-// settle tells each log which of its records are durable now. Acknowledgements
-// come in the order of the log.
-func settle(group []*pending) {
+// settle tells each log which of its records are durable now, and a cluster's
+// other gateways. Acknowledgements come in the order of the log.
+func (c *committer) settle(group []*pending) {
 	for i := 0; i < len(group); {
 		j := i + 1
 		for j < len(group) && group[j].log == group[i].log {
 			j++
 		}
-		group[i].log.advance(group[i:j])
+		l := group[i].log
+		last := l.advance(group[i:j])
+		if l.engine.dir == nil {
+			// Should it get lost, they ask for it.
+			_ = c.nc.Publish(l.endSubject(), strconv.AppendUint(nil, last, 10))
+		}
 		i = j
 	}
 }

@@ -87,7 +87,7 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	}
 	var err error
 	if e.metrics, err = newMetrics(cfg.Registerer); err == nil {
-		e.node, err = e.start(ctx)
+		e.node, err = e.start()
 	}
 	if err != nil {
 		return nil, errors.Join(err, e.dir.close())
@@ -289,7 +289,7 @@ func (e *Engine) restart(ctx context.Context, n *node) {
 // that it forgets their IDs, too.
 func (e *Engine) recover(ctx context.Context) (*node, error) {
 	for {
-		n, err := e.start(ctx)
+		n, err := e.start()
 		if err != nil {
 			return nil, err
 		}

@@ -19,8 +19,9 @@ const fetchTimeout = 5 * time.Second
 // A fetcher asks the server for records by position: JetStream's direct get,
 // many records to a request. Nothing is kept of a reader between two requests.
 type fetcher struct {
-	nc    *nats.Conn
-	inbox string
+	nc       *nats.Conn
+	replicas bool // who answers may not hold yet what others have acknowledged
+	inbox    string
 
 	mu      sync.Mutex
 	token   uint64
@@ -36,8 +37,8 @@ type fetch struct {
 	done    chan struct{} // closed once the fields above are final
 }
 
-func newFetcher(nc *nats.Conn) (*fetcher, error) {
-	f := &fetcher{nc: nc, inbox: nats.NewInbox() + ".", waiting: make(map[uint64]*fetch)}
+func newFetcher(nc *nats.Conn, replicas bool) (*fetcher, error) {
+	f := &fetcher{nc: nc, replicas: replicas, inbox: nats.NewInbox() + ".", waiting: make(map[uint64]*fetch)}
 	sub, err := nc.Subscribe(f.inbox+"*", f.receive)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to records: %w", err)
@@ -47,7 +48,19 @@ func newFetcher(nc *nats.Conn) (*fetcher, error) {
 
 // request asks the stream named log for records, in order; none is an empty
 // answer, not an error.
+//
+// In a cluster any replica may answer. What one that lags sends is right, but
+// it may miss the end; so that there is nothing is only taken from the leader.
 func (f *fetcher) request(ctx context.Context, log string, req server.JSApiMsgGetRequest) ([]Record, error) {
+	records, err := f.direct(ctx, log, req)
+	if err == nil && len(records) == 0 && f.replicas {
+		return f.fromLeader(ctx, log, req)
+	}
+	return records, err
+}
+
+// direct asks whichever server is the nearest.
+func (f *fetcher) direct(ctx context.Context, log string, req server.JSApiMsgGetRequest) ([]Record, error) {
 	body, err := json.Marshal(req)
 	if err != nil {
 		return nil, err
@@ -83,6 +96,42 @@ func (f *fetcher) request(ctx context.Context, log string, req server.JSApiMsgGe
 		return nil, fmt.Errorf("%w: the storage did not answer a read", ErrUnavailable)
 	}
 }
+
+// fromLeader asks the stream's leader, which answers with one record at most.
+func (f *fetcher) fromLeader(ctx context.Context, log string, req server.JSApiMsgGetRequest) ([]Record, error) {
+	if req.Batch > 0 { // or else the record at req.Seq and no other
+		req.NextFor = ">"
+	}
+	req.Batch, req.MaxBytes = 0, 0
+	body, err := json.Marshal(req)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	m, err := f.nc.RequestWithContext(ctx, fmt.Sprintf(server.JSApiMsgGetT, log), body)
+	if err != nil {
+		return nil, fmt.Errorf("%w: ask the leader for records: %w", ErrUnavailable, err)
+	}
+	var answer server.JSApiMsgGetResponse
+	if err := json.Unmarshal(m.Data, &answer); err != nil {
+		return nil, fmt.Errorf("%w: ask the leader for records: %w", ErrUnavailable, err)
+	}
+	switch fault, found := answer.Error, answer.Message; {
+	case fault != nil && fault.ErrCode == codeNoMessage:
+		return nil, nil
+	case fault != nil:
+		return nil, fmt.Errorf("%w: ask the leader for records: %s", ErrUnavailable, fault.Description)
+	case found == nil:
+		return nil, fmt.Errorf("%w: ask the leader for records: an empty answer", ErrUnavailable)
+	default:
+		_, subject, _ := strings.Cut(found.Subject, ".")
+		return []Record{{Sequence: found.Sequence, Time: found.Time, Subject: subject, Data: found.Data}}, nil
+	}
+}
+
+// codeNoMessage is JetStream's error code for a read that found nothing.
+const codeNoMessage = 10037
 
 // receive takes a message of the server's: a record, or the end.
 func (f *fetcher) receive(m *nats.Msg) {

@@ -25,6 +25,7 @@ type Log struct {
 	moved  bool          // since the last mark
 	grown  chan struct{} // closed, and replaced, when durable advances
 	closed bool
+	asked  time.Time // when a cluster was last asked for the end
 }
 
 // Log opens the log that cfg names, creating it when there is none. It is
@@ -59,8 +60,9 @@ func (e *Engine) Log(ctx context.Context, cfg LogConfig) (*Log, error) {
 	return l, nil
 }
 
-// advance makes a group durable, in order of sequence.
-func (l *Log) advance(group []*pending) {
+// advance makes a group durable, in order of sequence, and returns the newest
+// sequence in it.
+func (l *Log) advance(group []*pending) uint64 {
 	last := uint64(0)
 	l.mu.Lock()
 	for _, p := range group {
@@ -75,6 +77,7 @@ func (l *Log) advance(group []*pending) {
 	}
 	l.mu.Unlock()
 	l.reach(last)
+	return last
 }
 
 // reach makes records up to sequence visible to readers.
@@ -93,6 +96,12 @@ func (l *Log) reach(sequence uint64) {
 // wait returns once the log holds a durable record after sequence, and its
 // newest one.
 func (l *Log) wait(ctx context.Context, sequence uint64) (uint64, error) {
+	var ask <-chan time.Time // never
+	if l.engine.dir == nil {
+		t := time.NewTicker(askInterval)
+		defer t.Stop()
+		ask = t.C
+	}
 	for {
 		l.mu.Lock()
 		durable, grown, closed := l.durable.Load(), l.grown, l.closed
@@ -105,9 +114,38 @@ func (l *Log) wait(ctx context.Context, sequence uint64) (uint64, error) {
 		}
 		select {
 		case <-grown:
+		case <-ask:
+			l.askEnd(ctx)
 		case <-ctx.Done():
 			return 0, ctx.Err()
 		}
+	}
+}
+
+// askInterval is how often readers that wait have a cluster asked for the end
+// of the log: what tells of it can get lost.
+const askInterval = time.Second
+
+// askEnd asks the cluster for the end of the log, for all readers that wait.
+// When there is no answer the next time will do.
+func (l *Log) askEnd(ctx context.Context) {
+	l.mu.Lock()
+	since := time.Since(l.asked)
+	if since >= askInterval {
+		l.asked = time.Now()
+	}
+	l.mu.Unlock()
+	if since < askInterval {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, askInterval)
+	defer cancel()
+	n, err := l.engine.running(ctx)
+	if err != nil {
+		return
+	}
+	if stream, err := n.js.Stream(ctx, l.cfg.Name); err == nil {
+		l.reach(stream.CachedInfo().State.LastSeq)
 	}
 }
 
@@ -177,12 +215,7 @@ func (l *Log) append(ctx context.Context, r Record) (Appended, error) {
 		}
 		p := &pending{log: l, record: r, done: make(chan struct{})}
 		if err = n.commits.publish(p); err == nil {
-			select {
-			case <-p.done:
-				err = p.err
-			case <-ctx.Done():
-				return Appended{}, fmt.Errorf("%w: no acknowledgement: %w", ErrUnavailable, ctx.Err())
-			}
+			err = n.commits.await(ctx, p)
 		}
 		switch {
 		case err == nil:

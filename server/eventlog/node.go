@@ -19,6 +19,10 @@ import (
 // server.
 const readyTimeout = 10 * time.Second
 
+// pingInterval is how often the other end of an idle connection is asked
+// whether it is there.
+const pingInterval = 2 * time.Second
+
 // A node is the storage while it runs: the embedded server, if there is one,
 // and the connections to it. It is started once, fails once, and is then
 // replaced.
@@ -31,16 +35,13 @@ type node struct {
 	fetches *fetcher
 	ailing  int // checks in a row that found the server ill
 
-	following sync.Mutex
-	followers []jetstream.ConsumeContext // external only
-
 	once   sync.Once
 	failed chan struct{} // closed by fail
 	why    error         // set before failed is closed
 }
 
 // start starts a node.
-func (e *Engine) start(ctx context.Context) (*node, error) {
+func (e *Engine) start() (*node, error) {
 	n := &node{failed: make(chan struct{})}
 	url := e.cfg.URL
 	options := []nats.Option{
@@ -69,13 +70,16 @@ func (e *Engine) start(ctx context.Context) (*node, error) {
 			e.dir.forgetBlocks()
 			commit = e.dir.commit
 		}
+	} else {
+		// A server that is gone without a word is found in three of these.
+		options = append(options, nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(2))
 	}
-	err := n.connect(ctx, url, options)
+	err := n.connect(url, options)
 	if err == nil {
 		n.commits, err = newCommitter(n.write, commit, n.fail, e.metrics)
 	}
 	if err == nil {
-		n.fetches, err = newFetcher(n.read)
+		n.fetches, err = newFetcher(n.read, e.dir == nil)
 	}
 	if err != nil {
 		n.shutdown(err)
@@ -84,7 +88,7 @@ func (e *Engine) start(ctx context.Context) (*node, error) {
 	return n, nil
 }
 
-func (n *node) connect(_ context.Context, url string, options []nats.Option) (err error) {
+func (n *node) connect(url string, options []nats.Option) (err error) {
 	if n.write, err = nats.Connect(url, options...); err != nil {
 		return fmt.Errorf("connect to NATS: %w", err)
 	}
@@ -199,15 +203,6 @@ func (n *node) shutdown(err error) {
 	if n.fetches != nil {
 		n.fetches.stop(err)
 	}
-	n.following.Lock()
-	for _, f := range n.followers {
-		f.Stop()
-		select {
-		case <-f.Closed():
-		case <-time.After(readyTimeout):
-		}
-	}
-	n.following.Unlock()
 	for _, nc := range []*nats.Conn{n.write, n.read} {
 		if nc != nil {
 			nc.Close()

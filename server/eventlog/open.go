@@ -7,9 +7,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -155,27 +157,21 @@ func (l *Log) rollback(ctx context.Context, n *node) (removed int, err error) {
 }
 
 // follow keeps durable up with what other gateways append to the same cluster,
-// for as long as n lives.
+// for as long as n lives: they tell of it, and askEnd finds what is not told.
+//
+// Only what the stream's leader has acknowledged is told. A consumer would hear
+// of records sooner, from a replica that is ahead of the leader; then the
+// leader could still say that there is no such record.
 func (l *Log) follow(ctx context.Context, n *node) error {
-	tail, err := n.js.OrderedConsumer(ctx, l.cfg.Name, jetstream.OrderedConsumerConfig{
-		DeliverPolicy: jetstream.DeliverNewPolicy,
-		HeadersOnly:   true,
-	})
-	if err != nil {
-		return fmt.Errorf("follow the log's end: %w", err)
-	}
-	following, err := tail.Consume(func(m jetstream.Msg) {
-		if meta, err := m.Metadata(); err == nil {
-			l.reach(meta.Sequence.Stream)
+	_, err := n.read.Subscribe(l.endSubject(), func(m *nats.Msg) {
+		if last, err := strconv.ParseUint(string(m.Data), 10, 64); err == nil {
+			l.reach(last)
 		}
 	})
 	if err != nil {
 		return fmt.Errorf("follow the log's end: %w", err)
 	}
-	n.following.Lock()
-	n.followers = append(n.followers, following)
-	n.following.Unlock()
-	// What came between the look at the stream and the consumer's start.
+	// What came between the look at the stream and the subscription.
 	stream, err := n.js.Stream(ctx, l.cfg.Name)
 	if err != nil {
 		return err
@@ -183,3 +179,7 @@ func (l *Log) follow(ctx context.Context, n *node) error {
 	l.reach(stream.CachedInfo().State.LastSeq)
 	return nil
 }
+
+// endSubject is where gateways of a cluster tell each other how far the log
+// goes: the newest sequence, in decimal.
+func (l *Log) endSubject() string { return "sluice.end." + l.cfg.Name + "." + l.epoch }
