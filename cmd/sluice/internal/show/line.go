@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
+	"github.com/sluicegate/sluice/server/record"
 )
 
 // Widths of the columns before the text, in cells of a terminal. Kinds are
@@ -134,7 +135,7 @@ func chat(e *sluicev1.Event, short bool) string {
 	if topic := room(e).GetTopic(); topic != "" {
 		return topic
 	}
-	id := []rune(chatID(e))
+	id := []rune(record.ChatID(e))
 	if len(id) == 0 {
 		id = []rune(room(e).GetWxid())
 	}
@@ -145,23 +146,6 @@ func chat(e *sluicev1.Event, short bool) string {
 		return "…" + string(id[len(id)-8:])
 	}
 	return string(id)
-}
-
-// chatID returns the conversation that e is about; "" when it names none.
-func chatID(e *sluicev1.Event) string {
-	switch b := e.GetBody().(type) {
-	case *sluicev1.Event_Message:
-		return b.Message.GetChatId()
-	case *sluicev1.Event_SendResult:
-		return b.SendResult.GetChatId()
-	case *sluicev1.Event_RoomMembersChanged:
-		return b.RoomMembersChanged.GetChatId()
-	case *sluicev1.Event_RoomTopicChanged:
-		return b.RoomTopicChanged.GetChatId()
-	case *sluicev1.Event_FollowUpTimeout:
-		return b.FollowUpTimeout.GetChatId()
-	}
-	return ""
 }
 
 // room returns the room of e; nil when it names none.
