@@ -107,10 +107,13 @@ func (f *fetcher) fromLeader(ctx context.Context, log string, req server.JSApiMs
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	bounded, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
-	m, err := f.nc.RequestWithContext(ctx, fmt.Sprintf(server.JSApiMsgGetT, log), body)
-	if err != nil {
+	m, err := f.nc.RequestWithContext(bounded, fmt.Sprintf(server.JSApiMsgGetT, log), body)
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case err != nil:
 		return nil, fmt.Errorf("%w: ask the leader for records: %w", ErrUnavailable, err)
 	}
 	var answer server.JSApiMsgGetResponse
