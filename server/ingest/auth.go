@@ -24,8 +24,7 @@ const (
 )
 
 // admit decides whether a callback that reached the source may enter, by the
-// table in the package comment. The reading is that of the signature, if it is
-// valid.
+// table in the package comment. The reading is that of the signature.
 func (r *route) admit(req *sluicev1.ReceiveCallbackRequest, tokens []string, now time.Time) (reading, rejection) {
 	presented, right := 0, 1
 	check := func(token string) {
@@ -53,9 +52,9 @@ func (r *route) admit(req *sluicev1.ReceiveCallbackRequest, tokens []string, now
 	switch {
 	case byToken && right == 0:
 		return signed, rejectedToken
-	case byToken, r.secretPath(), signed != noReading, r.Open():
+	case byToken, r.secretPath(), signed.valid(), r.Open():
 		return signed, accepted
-	case req.GetMsgSignature() != "" && !r.SignatureToken.IsZero():
+	case signed != noReading:
 		return signed, rejectedSigned
 	}
 	return signed, rejectedMissing

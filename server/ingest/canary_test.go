@@ -21,6 +21,7 @@ func TestTokenCanary(t *testing.T) {
 		canary  = "canary5f0c1e9a7b3d2f4e6a"
 		retired = "canaryretired0b1d9c3e5f7" // configured, too, but not sent as a token
 		signer  = "canarysigner8e2a4c6d0b1f"
+		others  = "canaryother4d6f8a0c2e1b" // of another source
 		control = "this-may-be-seen"
 	)
 	dir := t.TempDir()
@@ -28,6 +29,8 @@ func TestTokenCanary(t *testing.T) {
 		Name: "acme", Path: "/hook-7f3a",
 		Tokens:         []Secret{secret(t, canary), secret(t, retired)},
 		SignatureToken: secret(t, signer),
+	}, {
+		Name: "beta", Path: "/hook-beta-91c2", Tokens: []Secret{secret(t, others)},
 	}}})
 	escaped := func(s string) string {
 		var b strings.Builder
@@ -49,6 +52,7 @@ func TestTokenCanary(t *testing.T) {
 		`{"token":"` + canary + `","` + canary + `":1,"a":9}`,
 		`{"note":"` + retired + `","a":10}`,
 		`{"note":"` + signer + `","a":11}`,
+		`{"` + others + `":"` + escaped(others) + `","note":"` + others + `","a":15}`,
 		`{"deep":[[{"note":["` + canary + `"]}]],"a":12}`,
 		`["` + canary + `","` + canary + `"]`,
 		`"` + canary + `"`,
@@ -115,7 +119,7 @@ func TestTokenCanary(t *testing.T) {
 	if stored == 0 {
 		t.Fatal("the store does not hold what may be seen: the search proves nothing")
 	}
-	for _, c := range []string{canary, retired, signer, escaped(canary), "hook-7f3a"} {
+	for _, c := range []string{canary, retired, signer, others, escaped(canary), escaped(others), "hook-7f3a"} {
 		if i := bytes.Index(out.Bytes(), []byte(c)); i >= 0 {
 			t.Errorf("%s is in %q", c, out.Bytes()[max(0, i-200):min(out.Len(), i+200)])
 		}

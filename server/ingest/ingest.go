@@ -229,7 +229,7 @@ var errNotAccepted = &apierror.Error{
 func (s *Service) reject(now time.Time, source string, why rejection, cb *sluicev1.Callback) error {
 	s.metrics.rejected.WithLabelValues(string(why)).Inc()
 	s.rejections.add(Rejection{
-		Time: now, Source: source, Reason: string(why), BodyBytes: len(cb.GetRaw()), Shape: shape(cb.GetRaw()),
+		Time: now, Source: source, Reason: string(why), BodyBytes: len(cb.GetRaw()), Shape: shape(cb.GetRaw(), s.routes.Load().plain()),
 	})
 	return errNotAccepted
 }

@@ -48,8 +48,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			"Accepted callbacks stored in quarantine, by source and reason.", "source", "reason"),
 		rejected: counter("sluice_ingest_rejected_total",
 			"Requests turned away, by reason.", "reason"),
-		signatures: counter("sluice_ingest_signature_matches_total",
-			"Valid signatures, by which reading of the vendor's page they follow.", "reading"),
+		signatures: counter("sluice_ingest_signatures_total",
+			"Signatures, by which reading of the vendor's page they follow; those out_of_date or of none prove nothing.", "reading"),
 		commit: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "sluice_ingest_commit_duration_seconds",
 			Help:    "Time from an accepted callback to its being on stable storage.",

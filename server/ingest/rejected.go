@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -57,8 +58,8 @@ const (
 
 // shape sketches a JSON text: its names, in order, and the types of their
 // values, as in {"messageId":string,"payload":{"size":number}}. Values never
-// show, nor do names too long to be the vendor's.
-func shape(body []byte) string {
+// show, nor do names too long to be the vendor's or with a secret in them.
+func shape(body []byte, secrets []string) string {
 	var b strings.Builder
 	d := jsontext.NewDecoder(bytes.NewReader(body[:min(len(body), maxSketched)]), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	for b.Len() < maxShape {
@@ -76,7 +77,8 @@ func shape(body []byte) string {
 		switch {
 		case name:
 			text := token.String()
-			if len(text) > maxName {
+			holds := func(secret string) bool { return strings.Contains(text, secret) }
+			if len(text) > maxName || slices.ContainsFunc(secrets, holds) {
 				text = "~"
 			}
 			quoted, _ := jsontext.AppendQuote(nil, text)

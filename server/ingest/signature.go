@@ -16,11 +16,18 @@ import (
 type reading string
 
 const (
-	noReading        reading = ""                  // the signature is not valid
+	noReading        reading = ""                  // there was none, or it counts for nothing here
 	concatenated     reading = "concatenated"      // token, nonce, timestamp, one after the other
 	sortedCharacters reading = "sorted_characters" // all characters of the three, sorted
 	sortedStrings    reading = "sorted_strings"    // the three strings, sorted
+
+	// Those of signatures that prove nothing.
+	outOfDate reading = "out_of_date" // made with the token, but not now
+	forged    reading = "none"        // not made with the token
 )
+
+// valid reports whether a signature read so admits a callback.
+func (r reading) valid() bool { return r != noReading && r != outOfDate && r != forged }
 
 const (
 	// signatureAge is how far a signature's timestamp may be from now. It does
@@ -32,17 +39,13 @@ const (
 )
 
 // verify returns the reading by which signature is that of token for nonce and
-// timestamp, in seconds, or noReading.
+// timestamp, in seconds; outOfDate or forged when it proves nothing.
 func verify(token, signature, timestamp, nonce string, now time.Time) reading {
-	seconds, err := strconv.ParseInt(timestamp, 10, 64)
-	if err != nil || now.Sub(time.Unix(seconds, 0)).Abs() > signatureAge || len(nonce) > maxSigned || len(timestamp) > maxSigned {
-		return noReading
-	}
 	want, err := hex.DecodeString(signature)
-	if err != nil {
-		return noReading
+	if err != nil || len(nonce) > maxSigned || len(timestamp) > maxSigned {
+		return forged
 	}
-	match := noReading
+	match := forged
 	check := func(r reading, text []byte) {
 		sum := sha1.Sum(text) //nolint:gosec // the vendor's choice
 		if subtle.ConstantTimeCompare(sum[:], want) == 1 {
@@ -56,5 +59,12 @@ func verify(token, signature, timestamp, nonce string, now time.Time) reading {
 	check(sortedCharacters, text)
 	slices.Sort(parts)
 	check(sortedStrings, []byte(strings.Join(parts, "")))
+	if match == forged {
+		return forged
+	}
+	seconds, err := strconv.ParseInt(timestamp, 10, 64)
+	if err != nil || now.Sub(time.Unix(seconds, 0)).Abs() > signatureAge {
+		return outOfDate
+	}
 	return match
 }

@@ -49,6 +49,7 @@ var sourceName = regexp.MustCompile(`^[a-z0-9-]{1,32}$`)
 func Validate(sources []Source) error {
 	var errs []error
 	names, paths := make(map[string]bool), make(map[string]string)
+	secrets := searched(sources)
 	for i := range sources {
 		s := &sources[i]
 		label := fmt.Sprintf("source %d (%q)", i+1, s.Name)
@@ -80,12 +81,12 @@ func Validate(sources []Source) error {
 		paths[p] = s.Name
 
 		for j := range s.Tokens {
-			switch plain := s.Tokens[j].plain; {
-			case s.Tokens[j].IsZero():
+			if s.Tokens[j].IsZero() {
 				problem("tokens: number %d is empty", j+1)
-			case len(plain) >= minSearched && strings.Contains(s.Name, plain):
-				problem("tokens: number %d stands in the name, which is stored with every event", j+1)
 			}
+		}
+		if slices.ContainsFunc(secrets, func(secret string) bool { return strings.Contains(s.Name, secret) }) {
+			problem("name: a token stands in it, and it is stored with every event")
 		}
 		if s.SignatureToken.set && s.SignatureToken.plain == "" {
 			problem("signature_token: a hash cannot verify signatures, which are made with the token itself: give it as env:NAME or file:PATH")
@@ -106,7 +107,7 @@ const maxPath = 2048
 // A route is a Source at work. It does not change.
 type route struct {
 	Source
-	plain []string // credentials to search for: those that are known and long enough
+	plain []string // every source's credentials that are known and long enough: what is searched for
 }
 
 // routes are all sources, those with longer paths first.
@@ -119,20 +120,33 @@ func newRoutes(sources []Source) (routes, error) {
 	if len(sources) == 0 {
 		sources = []Source{DefaultSource()}
 	}
+	plain := searched(sources)
 	rs := make(routes, 0, len(sources))
 	for _, s := range sources {
-		r := &route{Source: s}
+		r := &route{Source: s, plain: plain}
 		r.Path = cmp.Or(r.Path, "/")
-		for _, secret := range append(slices.Clone(s.Tokens), s.SignatureToken) {
-			if len(secret.plain) >= minSearched {
-				r.plain = append(r.plain, secret.plain)
-			}
-		}
 		rs = append(rs, r)
 	}
 	slices.SortFunc(rs, func(a, b *route) int { return cmp.Compare(len(b.Path), len(a.Path)) })
 	return rs, nil
 }
+
+// searched returns the credentials of sources that must not be stored, in
+// whichever source's callback they come.
+func searched(sources []Source) []string {
+	var plain []string
+	for i := range sources {
+		for _, secret := range append(slices.Clone(sources[i].Tokens), sources[i].SignatureToken) {
+			if len(secret.plain) >= minSearched && !slices.Contains(plain, secret.plain) {
+				plain = append(plain, secret.plain)
+			}
+		}
+	}
+	return plain
+}
+
+// plain returns what searched did.
+func (rs routes) plain() []string { return rs[0].plain }
 
 // match returns the route with the longest path that p, as cleanPath returned
 // it, is at or below, and the rest of p; nil when there is none.

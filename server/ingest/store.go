@@ -277,12 +277,12 @@ func (s *Service) isolate(
 }
 
 // secretsWith returns what must not be stored of a callback that these tokens
-// came with: them and the source's own, as far as they are known and long
-// enough.
+// came with: them and all that are configured, as far as they are known and
+// long enough.
 func (r *route) secretsWith(tokens []string, query string) []string {
 	secrets := r.plain
 	add := func(token string) {
-		if len(token) >= minSearched && !slices.Contains(secrets, token) { // rare: most are the source's own
+		if len(token) >= minSearched && !slices.Contains(secrets, token) { // rare: most are configured
 			secrets = append(slices.Clip(secrets), token)
 		}
 	}
