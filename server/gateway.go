@@ -56,6 +56,7 @@ func newGateway(ctx context.Context, conn *grpc.ClientConn) (http.Handler, error
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, ndjson{json}),
 		runtime.WithMarshalerOption(subscription.EventStream, &subscription.SSEMarshaler{}),
 		runtime.WithErrorHandler(func(ctx context.Context, mux *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+			err = withReason(err)
 			setRetryAfter(w, err)
 			runtime.DefaultHTTPErrorHandler(ctx, mux, json, w, r, err)
 		}),
@@ -90,14 +91,35 @@ func onlyRequestID(header string) (string, bool) {
 // noRoute answers a request that is for no call. The gateway itself would say
 // 501 for a method that is not allowed.
 func noRoute(ctx context.Context, mux *runtime.ServeMux, m runtime.Marshaler, w http.ResponseWriter, r *http.Request, code int) {
-	if code != http.StatusMethodNotAllowed {
-		runtime.DefaultRoutingErrorHandler(ctx, mux, m, w, r, code)
-		return
+	grpcCode := codes.InvalidArgument
+	switch code {
+	case http.StatusNotFound:
+		grpcCode = codes.NotFound
+	case http.StatusMethodNotAllowed:
+		grpcCode = codes.Unimplemented
 	}
 	runtime.HTTPError(ctx, mux, m, w, r, &runtime.HTTPStatusError{
 		HTTPStatus: code,
-		Err:        status.Error(codes.Unimplemented, http.StatusText(code)),
+		Err:        invalid(grpcCode, "the API has no such call: "+strings.ToLower(http.StatusText(code))),
 	})
+}
+
+// withReason gives an error of the gateway's own, which cannot make a message
+// of a request, the reason that one of a service has.
+func withReason(err error) error {
+	s := status.Convert(err)
+	if s.Code() != codes.InvalidArgument || len(s.Details()) > 0 {
+		return err
+	}
+	// protojson varies the space after its name, so that nobody parses its text.
+	text := strings.TrimPrefix(strings.ReplaceAll(s.Message(), "\u00a0", " "), "proto: ")
+	return invalid(s.Code(), "the request cannot be read: "+text)
+}
+
+// invalid is the error for a request that is none of the API's.
+func invalid(code codes.Code, message string) error {
+	e := apierror.Error{Code: code, Reason: sluicev1.ErrorReason_ERROR_REASON_INVALID_REQUEST, Message: message}
+	return e.GRPCStatus().Err()
 }
 
 // setRetryAfter sets the header when the error says that waiting helps.

@@ -164,6 +164,35 @@ func TestErrorsOverHTTP(t *testing.T) {
 	}
 }
 
+// TestUnreadableRequestsHaveAReason holds the errors of the gateway itself,
+// which come from before any service, to the form of all others.
+func TestUnreadableRequestsHaveAReason(t *testing.T) {
+	srv := servertest.Start(t)
+	for name, tt := range map[string]struct {
+		path, body string
+		code       int
+		want       string
+	}{
+		"negative":      {"/v1/consumerGroups/g:pull", `{"maxEvents":-1}`, 400, `"code":3`},
+		"no duration":   {"/v1/consumerGroups/g:pull", `{"wait":"soon"}`, 400, `"code":3`},
+		"unknown field": {"/v1/consumerGroups/g:pull", `{"max":1}`, 400, `"code":3`},
+		"two verdicts":  {"/v1/consumerGroups/g:settle", `{"items":[{"lease":"x","ack":{},"nack":{}}]}`, 400, `"code":3`},
+		"no JSON":       {"/v1/consumerGroups", `{`, 400, `"code":3`},
+		"no call":       {"/v1/nothing", `{}`, 404, `"code":5`},
+		"no such verb":  {"/v1/drift", `{}`, 405, `"code":12`},
+	} {
+		got := post(t, srv.HTTPURL()+tt.path, tt.body)
+		body := tidy(got.body)
+		if got.code != tt.code || !strings.Contains(body, tt.want) || !strings.Contains(body, `"reason":"INVALID_REQUEST"`) ||
+			strings.Contains(body, "proto:") || strings.Contains(body, "\u00a0") {
+			t.Errorf("%s: POST %s %s = %d %s", name, tt.path, tt.body, got.code, body)
+		}
+	}
+	if got := get(t, srv.HTTPURL()+"/v1/events?page_size=abc"); !strings.Contains(tidy(got.body), `"reason":"INVALID_REQUEST"`) {
+		t.Errorf("a parameter that is no number: %s", got.body)
+	}
+}
+
 // TestMetrics holds that what an operator watches is there, with its type and a
 // help text.
 func TestMetrics(t *testing.T) {

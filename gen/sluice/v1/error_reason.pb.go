@@ -83,7 +83,9 @@ const (
 	// {"reason": "INVALID_PAGE_TOKEN", "domain": "sluice"}
 	ErrorReason_ERROR_REASON_INVALID_PAGE_TOKEN ErrorReason = 11
 	// ERROR_REASON_INVALID_REQUEST: a field is missing or out of range.
-	// INVALID_ARGUMENT, with BadRequest. Example:
+	// INVALID_ARGUMENT, with BadRequest. Over HTTP also, without a field, a body
+	// or parameter that cannot be read, and, as NOT_FOUND or UNIMPLEMENTED, a path
+	// or method that is no call's. Example:
 	// {"reason": "INVALID_REQUEST", "domain": "sluice",
 	//
 	//	"metadata": {"field": "page_size"}}
