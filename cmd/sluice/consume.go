@@ -38,7 +38,8 @@ on its standard input. The events of a chat come one after the other. The exit
 code is the verdict:
 
   0    done: the events never come again
-  75   not for me: they are given back, at no cost of an attempt
+  75   not for me: they are given back, at no cost of an attempt, and come to
+       another member, or here again after the duration of a lease
   else failed: they come again after a while
 
 The environment has SLUICE_CHAT_KEY, SLUICE_ATTEMPT (from 1), and SLUICE_FENCE,
@@ -59,6 +60,9 @@ With --json alone, each delivery is printed as a line and counts as done.`,
 	flags.DurationVar(&c.opts.DrainTimeout, "drain-timeout", 20*time.Second, "how long the commands that run may take after an interrupt")
 	flags.Int64VarP(&c.count, "count", "n", 0, "end after this many deliveries; 0 is never")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if c.opts.Concurrency < 1 || c.count < 0 {
+			return usagef("--concurrency must be at least 1, and --count must not be negative")
+		}
 		if (c.command == "") == !c.json {
 			return usagef("say what to do with the deliveries: --exec COMMAND, or --json to print them")
 		}
@@ -126,7 +130,8 @@ func (c *consumer) run(ctx context.Context, group string) error {
 	}
 	var enough atomic.Bool
 	if c.count > 0 {
-		handle = first(c.count, handle, func() { enough.Store(true); giveUp(nil) })
+		c.opts.Concurrency = int(min(int64(c.opts.Concurrency), c.count))
+		handle = first(working, c.count, handle, func() { enough.Store(true); giveUp(nil) })
 	}
 	err = gw.Consume(working, group, handle, c.opts)
 	if ctx.Err() != nil || enough.Load() {
@@ -135,12 +140,17 @@ func (c *consumer) run(ctx context.Context, group string) error {
 	return c.explain(err)
 }
 
-// first returns a handler that hands n deliveries to handle, gives any more
-// back, and calls done when n have come to their end.
-func first(n int64, handle client.Handler, done func()) client.Handler {
+// first returns a handler that hands n deliveries to handle, and calls done,
+// which ends working, when n have come to their end. Any more it gives back
+// then: at once they would only come again.
+func first(working context.Context, n int64, handle client.Handler, done func()) client.Handler {
 	var begun, ended atomic.Int64
 	return func(ctx context.Context, d *sluicev1.Delivery) error {
 		if begun.Add(1) > n {
+			select {
+			case <-working.Done():
+			case <-ctx.Done():
+			}
 			return &client.ReleaseError{}
 		}
 		defer func() {
@@ -180,7 +190,7 @@ func (c *consumer) exec(ctx context.Context, d *sluicev1.Delivery) error {
 		c.note(d, err.Error())
 		return &client.NackError{Reason: "the command could not be run"}
 	case exit.ExitCode() == exitRelease:
-		return &client.ReleaseError{}
+		return &client.ReleaseError{NotMe: true}
 	}
 	c.note(d, exit.Error())
 	return &client.NackError{Reason: exit.Error()}
