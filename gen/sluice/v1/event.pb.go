@@ -237,8 +237,9 @@ type Event struct {
 	// the body (for example "data.payload.newField"). Numbers that a double
 	// cannot hold exactly are kept as strings of their digits.
 	Unmapped *structpb.Struct `protobuf:"bytes,10,opt,name=unmapped,proto3" json:"unmapped,omitempty"`
-	// raw is the vendor's body, byte for byte, with the token cut out. It is
-	// only set where a request asks for it.
+	// raw is the vendor's body, byte for byte, with the token cut out. Of an event
+	// that came as an item of an array, it is that item without the rest of the
+	// body. It is only set where a request asks for it.
 	Raw []byte `protobuf:"bytes,11,opt,name=raw,proto3" json:"raw,omitempty"`
 	// chat_key is what order is kept by: source and chat id, else source, bot
 	// and room or contact, else key.
