@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"slices"
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/callback"
@@ -33,10 +32,6 @@ func (s *Service) Retype(was *sluicev1.Event) (*sluicev1.Event, error) {
 	now := entries[0].event
 	now.Key, now.RevisionOf = was.GetKey(), cmp.Or(was.GetRevisionOf(), was.GetSequence())
 	now.ChatKey = chatKey(now)
-	if slices.Contains(was.GetAnomalies(), callback.NestedToken) && !slices.Contains(now.GetAnomalies(), callback.NestedToken) {
-		now.Anomalies = append(now.GetAnomalies(), callback.NestedToken) // it was cut out: nothing of it is left to see
-		slices.Sort(now.Anomalies)
-	}
 	return now, nil
 }
 

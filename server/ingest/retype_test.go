@@ -85,7 +85,7 @@ func TestRetypeOfWhatHoldsACredential(t *testing.T) {
 	}
 }
 
-func TestRetypeKeepsWhatCannotBeSeenAgain(t *testing.T) {
+func TestRetypeSeesWhereATokenWas(t *testing.T) {
 	g := start(t, t.TempDir(), Config{})
 	was := old("default", `{"data":{"messageId":"m","type":7,"payload":{"text":"a","token":""},"mood":1}}`)
 	was.Anomalies = []string{callback.BOM, callback.NestedToken}
