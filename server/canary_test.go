@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -14,15 +15,19 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/sluicegate/sluice"
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server"
+	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/record"
 )
 
 const (
@@ -82,6 +87,7 @@ func TestCanary(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Sources = []server.Source{{Name: "acme", Path: "/hook-7f3a", Tokens: []string{canary}, SignatureToken: signer}}
 	cfg.PProf = true
+	storeOld(t, cfg.DataDir)
 	log := new(buffer)
 	srv := runLogged(t, cfg, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	out := map[string]*bytes.Buffer{} // by where it came out
@@ -129,6 +135,11 @@ func TestCanary(t *testing.T) {
 	api := "http://" + srv.HTTPAddr()
 	add("POST /v1/consumerGroups", post(t, api+"/v1/consumerGroups",
 		`{"consumerGroupId":"w","consumerGroup":{"start":{"anchor":"ANCHOR_EARLIEST"},"retry":{"maxAttempts":1}}}`))
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		if strings.Contains(ask(t, http.MethodGet, api+"/v1/drift", "").body, `"data.extra"`) {
+			break // the report, which follows the log, has come so far
+		}
+	}
 	for _, path := range readable(t) {
 		add("GET "+strings.SplitN(path, "?", 2)[0], ask(t, http.MethodGet, api+path, ""))
 	}
@@ -143,6 +154,8 @@ func TestCanary(t *testing.T) {
 		}
 		add("POST "+path, got)
 	}
+	add("retyping", post(t, api+"/v1/events:retype", `{"start":{"anchor":"ANCHOR_EARLIEST"}}`))
+	add("GET /v1/events", ask(t, http.MethodGet, api+"/v1/events?page_size=1000&include_raw=true", ""))
 	srv.stop(nil)
 	add("the log", log)
 	err = filepath.WalkDir(cfg.DataDir, func(path string, d fs.DirEntry, err error) error {
@@ -165,9 +178,14 @@ func TestCanary(t *testing.T) {
 		}
 	}
 	for where, parts := range map[string][]string{
-		"GET /metrics":       {"sluice_quarantine_entries", "sluice_ingest_rejected_total"},
+		"GET /metrics":       {"sluice_quarantine_entries", "sluice_ingest_rejected_total", "sluice_drift_findings{"},
 		"GET /v1/rejections": {`"shape"`},
+		"GET /v1/drift":      {`"data.extra"`},
 		"the log":            {"callback stored", `msg="quarantine entries discarded" reason=seen sequences=`},
+
+		"POST /v1/quarantine:reparse": {`"SYNTAX"`},
+		"POST /v1/events:retype":      {`"message.text.text"`, "say  again"},
+		"retyping":                    {`"message.text.text"`, "say  again", `"revisionSequence"`},
 	} {
 		for _, part := range parts {
 			if text, ok := out[where]; !ok || !strings.Contains(text.String(), part) {
@@ -182,6 +200,36 @@ func TestCanary(t *testing.T) {
 				t.Errorf("%s holds %s: %q", where, secret, said[max(0, i-100):min(len(said), i+100)])
 			}
 		}
+	}
+}
+
+// storeOld begins the log in dir with an event of a decoder that knew no
+// messages, and kept the canary because it looked for it without its escape.
+func storeOld(t *testing.T, dir string) {
+	t.Helper()
+	text := fmt.Sprintf(`say \u%04x%s again: %s`, canary[0], canary[1:], control)
+	e := &sluicev1.Event{
+		Source: "acme", Key: "acme/old", ChatKey: "acme/old", ReceiveTime: timestamppb.Now(),
+		Raw:  []byte(`{"data":{"messageId":"m0","chatId":"c","botId":"b","type":7,"payload":{"text":"` + text + `"}}}`),
+		Body: &sluicev1.Event_Other{Other: &sluicev1.OtherCallback{}},
+	}
+	data, err := record.Encode(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	engine, err := eventlog.Open(t.Context(), eventlog.Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := engine.Log(t.Context(), eventlog.LogConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Append(t.Context(), eventlog.Record{Subject: record.Subject(e), Data: data}); err != nil {
+		t.Fatal(err)
+	}
+	if err := engine.Close(context.Background()); err != nil {
+		t.Fatal(err)
 	}
 }
 
