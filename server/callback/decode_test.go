@@ -301,6 +301,15 @@ func TestEnvelope(t *testing.T) {
 	}
 }
 
+// TestTooLarge reads no byte of the body: none of its pages is ever in memory.
+func TestTooLarge(t *testing.T) {
+	s := newScanner()
+	defer s.free()
+	if got := s.read(make([]byte, maxBody+1)); got != TooLarge {
+		t.Errorf("malformed = %q, want %q", got, TooLarge)
+	}
+}
+
 // TestMalformed is what is not JSON, and why.
 func TestMalformed(t *testing.T) {
 	tests := map[string][]string{
