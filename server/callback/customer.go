@@ -176,10 +176,11 @@ func (d *decoder) botInfo(p *sluicev1.Bot, botName, avatar *string, v int) {
 	}
 }
 
-// known returns p, or nil when nothing in it is set.
+// known returns what p says, or nil when that is nothing. It returns a copy, so
+// that a bot that is not known needs no memory.
 func known(p *sluicev1.Bot) *sluicev1.Bot {
 	if p.Id == "" && p.Wxid == "" && p.UserId == "" {
 		return nil
 	}
-	return p
+	return &sluicev1.Bot{Id: p.Id, Wxid: p.Wxid, UserId: p.UserId}
 }

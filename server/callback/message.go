@@ -72,12 +72,11 @@ func (d *decoder) message(envelope int) *sluicev1.Message {
 		d.around(envelope)
 	}
 
-	if bot.Id != "" || bot.Wxid != "" || bot.UserId != "" {
-		m.Bot = bot
-	}
-	sender.Coworker = m.Coworker
-	if sender.Wxid != "" || sender.Name != "" || sender.Type != 0 || sender.ExternalUserId != "" || sender.Coworker != nil {
-		m.Sender = sender
+	m.Bot = known(bot)
+	if sender.Wxid != "" || sender.Name != "" || sender.Type != 0 || sender.ExternalUserId != "" || m.Coworker != nil {
+		m.Sender = &sluicev1.Contact{
+			Wxid: sender.Wxid, Name: sender.Name, Type: sender.Type, ExternalUserId: sender.ExternalUserId, Coworker: m.Coworker,
+		}
 	}
 	switch {
 	case roomWxid != "" || roomChat != "":

@@ -116,12 +116,12 @@ func (d *decoder) convert(v, depth int) *structpb.Value {
 	case 't', 'f':
 		return structpb.NewBoolValue(d.kind(v) == 't')
 	case '"':
-		return structpb.NewStringValue(d.str(v))
+		return stringValue(d.str(v))
 	case '0':
 		if f, ok := exact(d.source(v)); ok {
-			return structpb.NewNumberValue(f)
+			return numberValue(f)
 		}
-		return structpb.NewStringValue(d.source(v))
+		return stringValue(d.source(v))
 	}
 	switch {
 	case d.nodes[v].flags&opaque != 0, depth > maxStructDepth:
@@ -134,6 +134,28 @@ func (d *decoder) convert(v, depth int) *structpb.Value {
 		list.Values = append(list.Values, d.convert(i, depth+1))
 	}
 	return structpb.NewListValue(list)
+}
+
+// stringValue returns s as a Value, for which it allocates once.
+func stringValue(s string) *structpb.Value {
+	var one struct {
+		value structpb.Value
+		kind  structpb.Value_StringValue
+	}
+	one.kind.StringValue = s
+	one.value.Kind = &one.kind
+	return &one.value
+}
+
+// numberValue is stringValue for a number.
+func numberValue(f float64) *structpb.Value {
+	var one struct {
+		value structpb.Value
+		kind  structpb.Value_NumberValue
+	}
+	one.kind.NumberValue = f
+	one.value.Kind = &one.kind
+	return &one.value
 }
 
 func (d *decoder) convertObject(v, depth int) *structpb.Struct {
@@ -149,7 +171,7 @@ func (d *decoder) convertObject(v, depth int) *structpb.Struct {
 // asText returns the container v as a string of its JSON text.
 func (d *decoder) asText(v int) *structpb.Value {
 	d.note(ValueAsText)
-	return structpb.NewStringValue(valid(d.source(v)))
+	return stringValue(valid(d.source(v)))
 }
 
 // exact returns a number as a double, and whether that prints as the same
@@ -158,6 +180,10 @@ func exact(digits string) (f float64, ok bool) {
 	const longest = 40 // a double needs 24 at most; zeros can make it longer
 	if len(digits) > longest {
 		return 0, false
+	}
+	const safe = 15 // so many digits every double can hold
+	if n, err := strconv.ParseUint(digits, 10, 64); err == nil && len(digits) <= safe {
+		return float64(n), true
 	}
 	f, err := strconv.ParseFloat(digits, 64)
 	if err != nil {

@@ -28,9 +28,14 @@ type decoder struct {
 }
 
 func (d *decoder) note(anomaly string) {
-	if !slices.Contains(d.anomalies, anomaly) {
-		d.anomalies = append(d.anomalies, anomaly)
+	if slices.Contains(d.anomalies, anomaly) {
+		return
 	}
+	if d.anomalies == nil {
+		const some = 4
+		d.anomalies = make([]string, 0, some)
+	}
+	d.anomalies = append(d.anomalies, anomaly)
 }
 
 // members walks the members of the object v that no later one shadows, with
