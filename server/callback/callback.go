@@ -34,21 +34,32 @@ func Decode(body []byte) *sluicev1.Callback {
 		raw, tokens := redactText(body)
 		return &sluicev1.Callback{Raw: raw, Tokens: tokens, Malformed: reason}
 	}
-	d := decoder{tape: &s.tape, budget: minStructBytes + len(s.raw)*structBytesPerByte}
-	cb := &sluicev1.Callback{Raw: s.raw, Tokens: s.tokens}
+	d := s.decoder()
 	if n := d.followUps(len(s.raw)); n > 0 {
-		cb.Events = make([]*sluicev1.Event, 0, n)
+		cb := &sluicev1.Callback{Raw: s.raw, Tokens: append([]string(nil), s.tokens...), Events: make([]*sluicev1.Event, 0, n)}
 		for i := d.first(0); i < d.past(0); i = d.next(i) {
-			e := d.event(i, s.anomalies)
+			e := &sluicev1.Event{}
+			d.event(e, i, s.anomalies)
 			e.Raw = s.raw[s.nodes[i].start:s.nodes[i].end:s.nodes[i].end]
 			cb.Events = append(cb.Events, e)
 		}
 		return cb
 	}
-	e := d.event(0, s.anomalies)
-	e.Raw = s.raw
-	cb.Events = []*sluicev1.Event{e}
-	return cb
+	// One event is what nearly all have. It lives as long as its callback.
+	var one struct {
+		cb     sluicev1.Callback
+		event  sluicev1.Event
+		events [1]*sluicev1.Event
+		tokens [1]string
+	}
+	d.event(&one.event, 0, s.anomalies)
+	one.event.Raw = s.raw
+	one.events[0] = &one.event
+	one.cb.Raw, one.cb.Events = s.raw, one.events[:]
+	if len(s.tokens) > 0 {
+		one.cb.Tokens = append(one.tokens[:0], s.tokens...)
+	}
+	return &one.cb
 }
 
 // followUps returns the number of items when the body is an array of follow-up
@@ -71,10 +82,9 @@ func (d *decoder) followUps(rawBytes int) int {
 	return n
 }
 
-// event makes an event of the value at root. anomalies are those of the text.
-func (d *decoder) event(root int, anomalies []string) *sluicev1.Event {
-	d.root, d.anomalies, d.unmapped = root, slices.Clone(anomalies), nil
-	e := &sluicev1.Event{}
+// event fills e from the value at root. anomalies are those of the text.
+func (d *decoder) event(e *sluicev1.Event, root int, anomalies []string) {
+	d.root, d.anomalies, d.unmapped = root, append(d.anomalies[:0], anomalies...), nil
 	switch k, at, has := d.classify(root); k {
 	case kindMessage:
 		e.Dialect = d.dialect(at, has)
@@ -101,8 +111,7 @@ func (d *decoder) event(root int, anomalies []string) *sluicev1.Event {
 		e.Body = &sluicev1.Event_Other{Other: d.other(root)}
 	}
 	slices.Sort(d.anomalies)
-	e.Anomalies, e.Unmapped = d.anomalies, d.unmapped
-	return e
+	e.Anomalies, e.Unmapped = append([]string(nil), d.anomalies...), d.unmapped
 }
 
 // other keeps any JSON whole. Of an object that is too wide as a whole, the

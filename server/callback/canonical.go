@@ -62,8 +62,8 @@ func (t *tape) canonical(b []byte, v int) []byte {
 		slices.SortFunc(members, func(a, b int) int { return strings.Compare(t.key(a), t.key(b)) })
 		b = appendSize(append(b, kind), len(members))
 		for _, m := range members {
-			b = t.canonicalString(b, t.nodes[m].name, t.nodes[m].nameEnd)
-			b = t.canonical(b, m)
+			start, end := t.quotedName(m)
+			b = t.canonical(t.canonicalString(b, start, end), m)
 		}
 		return b
 	}

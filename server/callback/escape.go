@@ -13,7 +13,8 @@ import (
 // U+FFFD stands for each.
 func unescaped(text []byte, lenient bool) string {
 	var b strings.Builder
-	if lenient {
+	switch {
+	case lenient:
 		b.Grow(len(text) * len(string(utf8.RuneError)))
 		for len(text) > 0 {
 			r, n := character(text)
@@ -25,6 +26,8 @@ func unescaped(text []byte, lenient bool) string {
 			text = text[n:]
 		}
 		return b.String()
+	case bytes.IndexByte(text, '\\') < 0:
+		return string(text)
 	}
 	b.Grow(len(text))
 	for {

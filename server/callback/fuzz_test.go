@@ -2,12 +2,12 @@ package callback
 
 import (
 	"bytes"
-	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -65,11 +65,17 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 
-		// What a JSON body lost was in it, and only values of tokens were lost:
-		// without tokens, nothing is.
-		if (cb.GetMalformed() == "") != json.Valid(bytes.TrimPrefix(body, byteOrderMark)) && cb.GetMalformed() != TooDeep {
+		// What is JSON, and what only but for its UTF-8, jsontext decides.
+		text := jsontext.Value(bytes.TrimPrefix(body, byteOrderMark))
+		if lenient := onlyLenient(body); cb.GetMalformed() == "" && lenient == text.IsValid(jsontext.AllowDuplicateNames(true)) {
+			t.Fatalf("lenient = %t", lenient)
+		}
+		if valid := text.IsValid(jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)); valid != (cb.GetMalformed() == "") && cb.GetMalformed() != TooDeep {
 			t.Fatalf("malformed = %q", cb.GetMalformed())
 		}
+
+		// What a JSON body lost was in it, and only values of tokens were lost:
+		// without tokens, nothing is.
 		if !mayHoldToken(body) && !bytes.Equal(cb.GetRaw(), body) {
 			t.Fatalf("raw = %q, want the body", cb.GetRaw())
 		}
@@ -96,6 +102,13 @@ func FuzzDecode(f *testing.F) {
 			t.Fatal("the token counts in Canonical")
 		}
 	})
+}
+
+// onlyLenient reports whether body is JSON only but for its UTF-8.
+func onlyLenient(body []byte) bool {
+	s := newScanner()
+	defer s.free()
+	return s.read(body) == "" && s.lenient
 }
 
 // mayHoldToken reports whether body has the letters of token, escaped or not.

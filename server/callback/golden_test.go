@@ -96,8 +96,8 @@ func reversed(tb testing.TB, body []byte) []byte {
 		for c := s.first(v); c < s.past(v); c = s.next(c) {
 			part := string(write(nil, c))
 			if s.kind(v) == '{' {
-				n := s.nodes[c]
-				part = s.text[n.name-1:n.nameEnd+1] + ":" + part
+				start, end := s.quotedName(c)
+				part = s.text[start-1:end+1] + ":" + part
 			}
 			parts = append(parts, part)
 		}

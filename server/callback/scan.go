@@ -2,13 +2,8 @@ package callback
 
 import (
 	"bytes"
-	"encoding/binary"
-	"errors"
-	"io"
 	"slices"
 	"sync"
-
-	"github.com/go-json-experiment/json/jsontext"
 )
 
 const (
@@ -24,15 +19,13 @@ const (
 
 var byteOrderMark = []byte("\xef\xbb\xbf")
 
-// A scanner makes a tape of a body in one pass, and cuts the tokens out of it
-// on the way.
+// A scanner makes a tape of a body in one pass, in which it also sees whether
+// the body is JSON, and cuts the tokens out of it.
 type scanner struct {
 	tape
 	tokens    []string // the credentials, in the order found
 	anomalies []string // of the text, not of one value
 
-	dec   jsontext.Decoder
-	src   bytes.Buffer // what dec reads: body, after a byte order mark
 	body  []byte
 	limit int // of len(nodes)
 
@@ -46,9 +39,11 @@ type scanner struct {
 
 	// The name of the member whose value comes next: body[name:nameEnd].
 	name, nameEnd int
-	nameOdd       bool
+	nameFlags     nodeFlags
 
 	suspects []int // objects on the tape in which two names may be the same
+
+	dec decoder // of what is on the tape
 }
 
 // A frame is an object or array that the scan is in.
@@ -56,6 +51,7 @@ type frame struct {
 	node     int  // its place on the tape, unless muted
 	items    int  // how many values were seen in it
 	array    bool // or else an object
+	end      byte // the bracket that ends it; a space, which the scan never looks at, for the body
 	wantName bool // whether the next string is a name
 	envelope bool // whether a token in it is the credential
 	token    bool // whether it is the value of a token, or inside one
@@ -69,7 +65,8 @@ type frame struct {
 var scanners = sync.Pool{New: func() any { return new(scanner) }}
 
 // newScanner returns a scanner for one body. It must be given back by free,
-// after which nothing of the scanner may be used but tokens, text and raw.
+// after which nothing of the scanner or its decoder may be used but text and
+// raw.
 func newScanner() *scanner {
 	s, _ := scanners.Get().(*scanner)
 	return s
@@ -80,24 +77,10 @@ func (s *scanner) free() {
 	if cap(s.nodes) > keep {
 		return
 	}
-	s.body, s.text, s.raw, s.tokens, s.anomalies = nil, "", nil, nil, nil
-	s.src = bytes.Buffer{}
-	s.dec.Reset(&s.src)
+	s.body, s.text, s.raw = nil, "", nil
+	clear(s.tokens[:cap(s.tokens)])
+	s.dec = decoder{anomalies: s.dec.anomalies, path: s.dec.path}
 	scanners.Put(s)
-}
-
-// begin prepares the scan of body.
-func (s *scanner) begin(body []byte, lenient bool) {
-	s.body, s.src = body, *bytes.NewBuffer(bytes.TrimPrefix(body, byteOrderMark))
-	s.dec.Reset(&s.src, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(lenient))
-	s.limit = minNodes + len(body)/bytesPerNode
-	s.text, s.raw, s.nodes = "", nil, s.nodes[:0]
-	s.lenient, s.escapes = lenient, bytes.IndexByte(body, '\\') >= 0
-	s.plain = !s.lenient && !s.escapes
-	s.tokens, s.anomalies, s.suspects = nil, nil, s.suspects[:0]
-	s.copied, s.cut, s.depth, s.muted = 0, 0, 0, 0
-	s.top = &s.stack[0]
-	*s.top = frame{array: true}
 }
 
 // read scans body, which it does not keep. It returns "" or why body is not
@@ -106,14 +89,16 @@ func (s *scanner) read(body []byte) (malformed string) {
 	if len(body) > maxBody {
 		return TooLarge
 	}
-	malformed = s.scan(body, false)
-	if malformed == Syntax {
-		// It may be fine but for its UTF-8. Only what is rare is read twice.
-		malformed = s.scan(body, true)
-		s.note(InvalidUTF8)
-	}
-	if malformed != "" {
-		return malformed
+	if !s.scan(body, false) {
+		// What is wrong is for jsontext to say. The body may be fine but for its
+		// UTF-8: only what is rare is read twice.
+		malformed = refusal(bytes.TrimPrefix(body, byteOrderMark))
+		if malformed == "" && !s.scan(body, true) {
+			malformed = Syntax
+		}
+		if malformed != "" {
+			return malformed
+		}
 	}
 	s.raw = append(s.raw, body[s.copied:]...)
 	s.text = string(s.raw)
@@ -125,141 +110,103 @@ func (s *scanner) read(body []byte) (malformed string) {
 	return ""
 }
 
+// decoder returns the decoder of what was read.
+func (s *scanner) decoder() *decoder {
+	s.dec.tape, s.dec.budget = &s.tape, minStructBytes+len(s.raw)*structBytesPerByte
+	return &s.dec
+}
+
+// begin prepares the scan of body.
+func (s *scanner) begin(body []byte, lenient bool) {
+	s.body = body
+	s.limit = minNodes + len(body)/bytesPerNode
+	s.text, s.raw, s.nodes = "", nil, s.nodes[:0]
+	s.lenient, s.escapes = lenient, bytes.IndexByte(body, '\\') >= 0
+	s.plain = !s.lenient && !s.escapes
+	s.tokens, s.anomalies, s.suspects = s.tokens[:0], s.anomalies[:0], s.suspects[:0]
+	s.copied, s.cut, s.depth, s.muted = 0, 0, 0, 0
+	s.top = &s.stack[0]
+	*s.top = frame{array: true, end: ' '}
+}
+
 func (s *scanner) note(anomaly string) {
 	if !slices.Contains(s.anomalies, anomaly) {
 		s.anomalies = append(s.anomalies, anomaly)
 	}
 }
 
-func (s *scanner) scan(body []byte, lenient bool) (malformed string) {
+// scan goes through body and reports whether it is JSON as we accept it. Where
+// lenient is set, strings may hold what is not UTF-8.
+func (s *scanner) scan(body []byte, lenient bool) bool {
 	s.begin(body, lenient)
-	base := len(body) - s.src.Len()
-	if base > 0 {
+	pos := len(body) - len(bytes.TrimPrefix(body, byteOrderMark))
+	if pos > 0 {
 		s.note(BOM)
 	}
-	for pos := base; ; {
-		if _, err := s.dec.ReadToken(); err != nil {
-			return s.ended(err)
+	if lenient {
+		s.note(InvalidUTF8)
+	}
+	for {
+		// Here a value begins, or a member, or nothing comes in a container.
+		pos = pastSpace(body, pos)
+		if pos == len(body) {
+			return false
 		}
-		if s.depth == 0 && s.stack[0].items > 0 {
-			return TrailingData
+		var ok bool
+		f, start, kind := s.top, pos, body[pos]
+		switch {
+		case kind == '"':
+			if pos, ok = pastString(body, pos+1, lenient); !ok {
+				return false
+			}
+			if f.wantName {
+				s.setName(start+1, pos-1)
+				if pos = pastSpace(body, pos); pos == len(body) || body[pos] != ':' {
+					return false
+				}
+				pos++
+				continue
+			}
+			s.scalar(kind, start, pos)
+		case f.items == 0 && kind == f.end && (f.array || f.wantName):
+			pos++
+			s.close(pos)
+		case f.wantName:
+			return false
+		case kind == '{', kind == '[':
+			if s.depth == maxDepth {
+				return false
+			}
+			pos++
+			s.open(kind, start)
+			continue
+		case kind < 'a':
+			if pos, ok = pastNumber(body, pos); !ok {
+				return false
+			}
+			s.scalar('0', start, pos)
+		default:
+			if pos, ok = pastLiteral(body, pos); !ok {
+				return false
+			}
+			s.scalar(kind, start, pos)
 		}
-		end := base + int(s.dec.InputOffset())
-		for isBetween(body[pos]) {
+		// Here a value has ended, and what it is in may end, too.
+		for more := false; !more; {
+			pos = pastSpace(body, pos)
+			switch {
+			case pos == len(body):
+				return s.depth == 0
+			case s.depth > 0 && body[pos] == ',':
+				more = true
+			case body[pos] != s.top.end:
+				return false
+			default:
+				s.close(pos + 1)
+			}
 			pos++
 		}
-		switch kind := body[pos]; kind {
-		case '{', '[':
-			if s.depth == maxDepth {
-				return TooDeep
-			}
-			s.open(kind, pos)
-		case '}', ']':
-			s.close(end)
-		case '"':
-			if s.top.wantName {
-				s.setName(pos+1, end-1)
-			} else {
-				s.scalar('"', pos, end)
-			}
-		case 'n', 't', 'f':
-			s.scalar(kind, pos, end)
-		default:
-			s.scalar('0', pos, end)
-		}
-		pos = end
 	}
-}
-
-// ended returns "" when err is the regular end of a body, or else why the body
-// is not JSON.
-func (s *scanner) ended(err error) (malformed string) {
-	switch eof, done := errors.Is(err, io.EOF), s.depth == 0 && s.stack[0].items > 0; {
-	case eof && done:
-		return ""
-	case eof:
-		return Empty
-	case done:
-		return TrailingData
-	}
-	return Syntax
-}
-
-// isBetween reports whether c can stand between two tokens.
-func isBetween(c byte) bool {
-	const set = 1<<' ' | 1<<'\t' | 1<<'\n' | 1<<'\r' | 1<<',' | 1<<':'
-	return c < 64 && set>>c&1 != 0
-}
-
-// setName takes in the name of a member, body[start:end].
-func (s *scanner) setName(start, end int) {
-	f := s.top
-	f.wantName = false
-	name := s.body[start:end]
-	s.name, s.nameEnd = start, end
-	s.nameOdd = s.lenient || isOdd(name) || s.escapes && bytes.IndexByte(name, '\\') >= 0
-	if !s.nameOdd && len(name) != len("token") || !s.isToken() {
-		f.secret = f.token
-		f.meet(name, s.nameOdd)
-		return
-	}
-	f.secret = true
-	if f.tokens++; f.tokens > 1 {
-		s.note(DuplicateName)
-	}
-	if !f.envelope {
-		s.note(NestedToken)
-	}
-}
-
-// isOdd reports whether there may be white space around a name.
-func isOdd(name []byte) bool {
-	const lowest, highest = '!', '~'
-	if len(name) == 0 {
-		return false
-	}
-	first, last := name[0], name[len(name)-1]
-	return first < lowest || first > highest || last < lowest || last > highest
-}
-
-// nameIs reports whether the current member has this name.
-func (s *scanner) nameIs(name string) bool {
-	if !s.nameOdd {
-		return string(s.body[s.name:s.nameEnd]) == name
-	}
-	ok, _ := means(s.body[s.name:s.nameEnd], name, false)
-	return ok
-}
-
-// isToken reports whether the current member's name is token, however it is
-// written.
-func (s *scanner) isToken() bool {
-	ok, spaced := means(s.body[s.name:s.nameEnd], "token", true)
-	if ok && spaced {
-		s.note(TabInName)
-	}
-	return ok
-}
-
-// meet takes in a name of an object, to find out whether two may be the same.
-// It may suspect wrongly, rarely, but it misses none.
-func (f *frame) meet(name []byte, odd bool) {
-	var h uint64
-	if len(name) < 8 {
-		for _, c := range name {
-			h = h<<8 | uint64(c)
-		}
-	} else {
-		h = binary.LittleEndian.Uint64(name) ^ binary.LittleEndian.Uint64(name[len(name)-8:])<<1
-	}
-	h = (h + uint64(len(name))) * 0x9e3779b97f4a7c15
-	a, b := h>>54, h>>44&1023 // two of the 1024 bits of f.seen
-	bitA, bitB := uint64(1)<<(a&63), uint64(1)<<(b&63)
-	if odd || f.seen[a>>6]&bitA != 0 && f.seen[b>>6]&bitB != 0 {
-		f.suspect = true
-	}
-	f.seen[a>>6] |= bitA
-	f.seen[b>>6] |= bitB
 }
 
 // scalar takes in a string, number, boolean or null.
@@ -289,7 +236,7 @@ func (s *scanner) open(kind byte, start int) {
 	f := &s.stack[s.depth]
 	s.top = f
 	f.node, f.items, f.tokens = node, 0, 0
-	f.array, f.wantName = kind == '[', kind == '{'
+	f.array, f.wantName, f.end = kind == '[', kind == '{', kind+('}'-'{')
 	f.token, f.secret = around.secret, around.secret
 	f.envelope = s.depth == 1 || s.depth == 2 && (around.array || s.nameIs("data") || s.nameIs("message"))
 	f.suspect, f.suspects = false, len(s.suspects)
@@ -347,10 +294,7 @@ func (s *scanner) record(f *frame, kind byte, start int) int {
 		n.name = offset(f.items)
 		return v
 	}
-	n.name, n.nameEnd = offset(s.name-s.cut), offset(s.nameEnd-s.cut)
-	if s.nameOdd {
-		n.flags = oddName
-	}
+	n.name, n.nameEnd, n.flags = offset(s.name-s.cut), offset(s.nameEnd-s.cut), s.nameFlags
 	return v
 }
 

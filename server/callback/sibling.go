@@ -85,7 +85,7 @@ func (d *decoder) friendAdded(envelope int) *sluicev1.FriendAdded {
 		}
 	}
 	if contact.Wxid != "" || contact.Name != "" || contact.ExternalUserId != "" {
-		p.Contact = contact
+		p.Contact = &sluicev1.Contact{Wxid: contact.Wxid, Name: contact.Name, ExternalUserId: contact.ExternalUserId}
 	}
 	p.Bot = known(bot)
 	return p

@@ -1,7 +1,6 @@
 package callback
 
 import (
-	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -28,7 +27,7 @@ type tape struct {
 
 // A node is one value.
 type node struct {
-	name, nameEnd uint32 // the member's name without its quotes; of an item: its index, and 0
+	name, nameEnd uint32 // the member's name without its quotes and the space around it; of an item: its index, and 0
 	start, end    uint32 // the value, with its quotes or brackets
 	next          uint32 // the first node that is not inside this one
 	parent        uint32 // the object or array around it; its own index at the top
@@ -39,9 +38,11 @@ type node struct {
 type nodeFlags uint8
 
 const (
-	oddName  nodeFlags = 1 << iota // the name has escapes or white space around it
-	shadowed                       // a later member has the same name
-	opaque                         // a container that was too wide: nothing inside it is on the tape
+	oddName     nodeFlags = 1 << iota // the name has escapes, or may not be UTF-8
+	spacedName                        // the name has white space around it
+	suspectName                       // an earlier member may have the same name
+	shadowed                          // a later member has the same name
+	opaque                            // a container that was too wide: nothing inside it is on the tape
 )
 
 // kind returns what v is: one of the bytes n, f, t, ", 0, { and [.
@@ -59,14 +60,25 @@ func (t *tape) item(v int) bool {
 	return p != v && t.nodes[p].kind == '['
 }
 
+// quotedName returns where all that is between the quotes of the name of the
+// member v stands in the text.
+func (t *tape) quotedName(v int) (start, end uint32) {
+	n := &t.nodes[v]
+	if n.flags&spacedName == 0 {
+		return n.name, n.nameEnd
+	}
+	before, after := t.text[:n.name], t.text[n.nameEnd:]
+	return offset(strings.LastIndexByte(before, '"') + 1), n.nameEnd + offset(strings.IndexByte(after, '"'))
+}
+
 // key returns the name of the member v as it is, but unescaped, and with U+FFFD
 // for what is not UTF-8.
 func (t *tape) key(v int) string {
-	n := &t.nodes[v]
-	if n.flags&oddName == 0 {
-		return t.text[n.name:n.nameEnd]
+	start, end := t.quotedName(v)
+	if t.nodes[v].flags&(oddName|spacedName) == 0 {
+		return t.text[start:end]
 	}
-	return unescaped(t.raw[n.name:n.nameEnd], t.lenient)
+	return unescaped(t.raw[start:end], t.lenient)
 }
 
 // name returns the name of the member v as it is compared with others:
@@ -75,10 +87,9 @@ func (t *tape) name(v int) (name string, spaced bool) {
 	n := &t.nodes[v]
 	name = t.text[n.name:n.nameEnd]
 	if n.flags&oddName == 0 {
-		return name, false
+		return name, n.flags&spacedName != 0
 	}
-	const longest = 512 // longer ones, and those that are not UTF-8, are nobody's names
-	if len(name) > longest || t.lenient && !utf8.ValidString(name) {
+	if len(name) > longestName || t.lenient && !utf8.ValidString(name) {
 		return name, false
 	}
 	if strings.IndexByte(name, '\\') >= 0 {
@@ -134,26 +145,4 @@ func (t *tape) appendPath(b []byte, v, root int) []byte {
 	}
 	name, _ := t.name(v)
 	return append(b, valid(name)...)
-}
-
-// shadow marks the members of obj that a later one of the same name, white
-// space around it aside, takes the place of. It reports whether there are any.
-func (t *tape) shadow(obj int) (found bool) {
-	type member struct {
-		name string
-		at   int
-	}
-	members := make([]member, 0, t.count(obj))
-	for v := t.first(obj); v < t.past(obj); v = t.next(v) {
-		name, _ := t.name(v)
-		members = append(members, member{name, v})
-	}
-	slices.SortStableFunc(members, func(a, b member) int { return strings.Compare(a.name, b.name) })
-	for i := 1; i < len(members); i++ {
-		if members[i-1].name == members[i].name {
-			t.nodes[members[i-1].at].flags |= shadowed
-			found = true
-		}
-	}
-	return found
 }

@@ -20,7 +20,7 @@ import (
 // unmapped, with an anomaly.
 type decoder struct {
 	*tape
-	anomalies []string         // of the event being made
+	anomalies []string         // of the event being made; reused
 	unmapped  *structpb.Struct // of the event being made
 	root      int              // its value
 	budget    int              // how many bytes may still be used for Structs
@@ -28,14 +28,9 @@ type decoder struct {
 }
 
 func (d *decoder) note(anomaly string) {
-	if slices.Contains(d.anomalies, anomaly) {
-		return
+	if !slices.Contains(d.anomalies, anomaly) {
+		d.anomalies = append(d.anomalies, anomaly)
 	}
-	if d.anomalies == nil {
-		const some = 4
-		d.anomalies = make([]string, 0, some)
-	}
-	d.anomalies = append(d.anomalies, anomaly)
 }
 
 // members walks the members of the object v that no later one shadows, with
