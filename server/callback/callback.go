@@ -22,8 +22,8 @@ const Version = 1
 //
 // Events have body, dialect, anomalies, unmapped and raw; the rest of the
 // envelope is the caller's. The raw of an event is the callback's own, or, of
-// an item of an array, its part of it. They share memory: copy before changing
-// one.
+// an item of an array, its part of it. They share memory, also with the strings
+// of the events: raw must not be changed.
 //
 // Decode keeps no reference to body. It is deterministic and safe for
 // concurrent use.

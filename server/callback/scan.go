@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 	"sync"
+	"unsafe"
 )
 
 const (
@@ -101,7 +102,7 @@ func (s *scanner) read(body []byte) (malformed string) {
 		}
 	}
 	s.raw = append(s.raw, body[s.copied:]...)
-	s.text = string(s.raw)
+	s.text = unsafe.String(unsafe.SliceData(s.raw), len(s.raw)) //nolint:gosec // raw is not changed any more, see Decode
 	for _, v := range s.suspects {
 		if s.shadow(v) {
 			s.note(DuplicateName)
