@@ -81,7 +81,7 @@ fuzz: ## Run each fuzz target for FUZZTIME
 
 .PHONY: bench
 bench: ## Measure decoding, ingest and subscriptions (see bench/README.md)
-	go test -run='^$$' -bench=Decode -benchtime=3000x ./server/callback
+	go test -run='^$$' -bench=Decode -benchtime=8000x -cpu=1 ./server/callback
 	cd bench && go run . $(ARGS)
 
 # The tools are rebuilt when their versions change. The ones that buf runs are
