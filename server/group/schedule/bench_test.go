@@ -106,17 +106,52 @@ func BenchmarkStuckChat(b *testing.B) {
 	}
 }
 
+// pending returns a group with a million events that nobody takes, and how many
+// bytes of heap each takes.
+func pending(order schedule.Order, chats int) (*schedule.Scheduler, float64) {
+	const n = 1_000_000
+	before := heap()
+	cfg := plain()
+	cfg.Order = order
+	s := schedule.New(cfg, 0)
+	s.Start(epoch)
+	feed(s, 0, n, chats)
+	return s, float64(heap()-before) / n
+}
+
+// TestMemory holds the promise that a pending event takes 64 bytes at most, in
+// however many chats they are.
+func TestMemory(t *testing.T) {
+	for _, tt := range []struct {
+		order schedule.Order
+		chats int
+	}{
+		{schedule.ByChat, 1},
+		{schedule.ByChat, 110_000},
+		{schedule.ByChat, 500_000},
+		{schedule.ByChat, 800_000},
+		{schedule.ByChat, 1_000_000},
+		{schedule.None, 1},
+	} {
+		s, size := pending(tt.order, tt.chats)
+		if size > 64 {
+			t.Errorf("order %d, %d chats: %.1f bytes an event, want 64 at most", tt.order, tt.chats, size)
+		}
+		runtime.KeepAlive(s)
+	}
+}
+
 // BenchmarkPending holds a million events that nobody takes.
 func BenchmarkPending(b *testing.B) {
 	const n = 1_000_000
-	for _, chats := range []int{10_000, n} {
-		b.Run(fmt.Sprintf("chats=%d", chats), func(b *testing.B) {
+	for _, bc := range []struct {
+		order schedule.Order
+		chats int
+	}{{schedule.ByChat, 10_000}, {schedule.ByChat, n / 2}, {schedule.ByChat, n}, {schedule.None, n}} {
+		b.Run(fmt.Sprintf("chats=%d/order=%d", bc.chats, bc.order), func(b *testing.B) {
 			for b.Loop() {
-				before := heap()
-				s := schedule.New(plain(), 0)
-				s.Start(epoch)
-				feed(s, 0, n, chats)
-				b.ReportMetric(float64(heap()-before)/n, "B/event")
+				s, size := pending(bc.order, bc.chats)
+				b.ReportMetric(size, "B/event")
 				start := time.Now()
 				snapshot := s.Snapshot()
 				b.ReportMetric(float64(time.Since(start).Milliseconds()), "snapshot-ms")

@@ -1,9 +1,6 @@
 package schedule
 
-import (
-	"cmp"
-	"slices"
-)
+import "slices"
 
 // A chat is a conversation, or with another order than ByChat whatever takes
 // its place, of which events wait or are out. An idle chat is none: it costs
@@ -14,7 +11,8 @@ type chat struct {
 	leases  *lease   // the first of a ring of those that are, by place; nil is none
 	trouble *trouble // why it does not simply go on; nil is no reason
 
-	next, prev *chat // in its queue
+	ref        ref   // in Scheduler.chats
+	next, prev ref   // in its queue
 	timer      int32 // in Scheduler.chatTimers
 	out        uint16
 	in         whichQueue
@@ -64,12 +62,20 @@ func (c *chat) stoppedState() State {
 
 // chat returns the chat of that key, which is made if need be.
 func (s *Scheduler) chat(key uint64) *chat {
-	c := s.chats.get(key)
+	c := s.lookup(key)
 	if c == nil {
 		c = &chat{key: key}
 		s.chats.add(c)
 	}
 	return c
+}
+
+// lookup returns the chat of that key; nil when there is none.
+func (s *Scheduler) lookup(key uint64) *chat {
+	if r := s.chats.get(key); r != 0 {
+		return s.unfold(r)
+	}
+	return nil
 }
 
 // due is from when on the next delivery of c can be made; false when that takes
@@ -110,8 +116,8 @@ func (s *Scheduler) reopen(c *chat) {
 	if c.flags&reopened == 0 {
 		return
 	}
-	for i := c.waiting.head; i != 0; i = s.events.at(i).next {
-		if s.events.at(i).flags&closed != 0 {
+	for e := range s.events.in(c.waiting) {
+		if e.flags&closed != 0 {
 			return
 		}
 	}
@@ -126,19 +132,19 @@ func (s *Scheduler) unit(c *chat) int {
 	}
 	n, bytes := 0, 0
 	which := s.events.at(c.waiting.head).flags & closed
-	for i := c.waiting.head; i != 0 && n < s.cfg.Turn.MaxEvents; n++ {
-		e := s.events.at(i)
+	for e := range s.events.in(c.waiting) {
 		bytes += int(e.size)
-		if e.flags&closed != which || n > 0 && bytes > s.cfg.Turn.MaxBytes {
+		if n == s.cfg.Turn.MaxEvents || e.flags&closed != which || n > 0 && bytes > s.cfg.Turn.MaxBytes {
 			break
 		}
-		i = e.next
+		n++
 	}
 	return n
 }
 
 // place puts c where it is found again when it can go on: in a queue, among the
-// timers, or nowhere. Called after every change to c.
+// timers, or nowhere. Called after every change to c, which may be folded
+// afterwards.
 func (s *Scheduler) place(c *chat) {
 	if c.waiting.head == 0 && c.leases == nil {
 		s.dequeue(c)
@@ -147,6 +153,7 @@ func (s *Scheduler) place(c *chat) {
 		return
 	}
 	if !s.live {
+		s.fold(c)
 		return
 	}
 	at, ok := s.due(c)
@@ -160,6 +167,7 @@ func (s *Scheduler) place(c *chat) {
 	default:
 		s.chatTimers.remove(c)
 		s.enqueue(c)
+		s.fold(c)
 	}
 }
 
@@ -180,7 +188,7 @@ func (s *Scheduler) enqueue(c *chat) {
 	}
 	s.dequeue(c)
 	c.in = in
-	s.queueOf(c).push(c)
+	s.push(s.queueOf(c), c.ref)
 	s.queued++
 }
 
@@ -190,8 +198,8 @@ func (s *Scheduler) dequeue(c *chat) {
 		return
 	}
 	q := s.queueOf(c)
-	q.remove(c)
-	if c.in == inShunned && q.first == nil {
+	s.remove(q, c.ref)
+	if c.in == inShunned && q.first == 0 {
 		s.shunned = slices.DeleteFunc(s.shunned, func(o *shun) bool { return &o.queue == q })
 	}
 	c.in = inNone
@@ -240,57 +248,4 @@ func (s *Scheduler) shun(member string) *queue {
 	q := &shun{member: member}
 	s.shunned = append(s.shunned, q)
 	return &q.queue
-}
-
-// A queue is chats, first in, first out. The zero is empty.
-type queue struct {
-	first, last *chat
-}
-
-func (q *queue) push(c *chat) {
-	c.prev = q.last
-	if q.last == nil {
-		q.first = c
-	} else {
-		q.last.next = c
-	}
-	q.last = c
-}
-
-func (q *queue) remove(c *chat) {
-	if c.prev == nil {
-		q.first = c.next
-	} else {
-		c.prev.next = c.next
-	}
-	if c.next == nil {
-		q.last = c.prev
-	} else {
-		c.next.prev = c.prev
-	}
-	c.next, c.prev = nil, nil
-}
-
-// chatsInOrder returns all chats, by the place of what they wait for.
-func (s *Scheduler) chatsInOrder() []*chat {
-	type keyed struct {
-		place uint64
-		chat  *chat
-	}
-	all := make([]keyed, 0, s.chats.len)
-	for c := range s.chats.all() {
-		k := keyed{chat: c}
-		if c.waiting.head != 0 {
-			k.place = s.events.at(c.waiting.head).place()
-		}
-		all = append(all, k)
-	}
-	slices.SortFunc(all, func(a, b keyed) int {
-		return cmp.Or(cmp.Compare(a.place, b.place), cmp.Compare(a.chat.key, b.chat.key))
-	})
-	chats := make([]*chat, len(all))
-	for i, k := range all {
-		chats[i] = k.chat
-	}
-	return chats
 }

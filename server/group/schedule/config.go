@@ -101,6 +101,9 @@ func (s *Scheduler) key(chat, place uint64) uint64 {
 	}
 }
 
+// keyOf is the key of the chat in which e belongs.
+func (s *Scheduler) keyOf(e *event) uint64 { return s.key(e.chat, s.events.place(e)) }
+
 // Configure changes the configuration. What is out stays out, under the terms
 // it was handed out on, unless the order changes: then everything is taken
 // back, blocked chats go on, and diverted events become dead letters.
@@ -116,7 +119,7 @@ func (s *Scheduler) configure(cfg Config) {
 	}
 	s.cfg = cfg
 	s.applyLimits()
-	for _, c := range s.chatsInOrder() {
+	for c := range s.chatsInOrder() {
 		s.place(c)
 	}
 }
@@ -127,12 +130,9 @@ func (s *Scheduler) reorder(cfg Config) {
 	for _, l := range s.leasesInOrder() {
 		s.revoke(l)
 	}
-	chats := s.chatsInOrder()
-	for _, c := range chats {
-		s.unstop(c, s.position+1)
-	}
 	var all list
-	for _, c := range chats {
+	for c := range s.chatsInOrder() {
+		s.unstop(c, s.position+1)
 		for c.waiting.head != 0 {
 			s.events.push(&all, s.events.pop(&c.waiting))
 		}
@@ -144,7 +144,7 @@ func (s *Scheduler) reorder(cfg Config) {
 		i := s.events.pop(&all)
 		e := s.events.at(i)
 		e.flags &^= closed
-		s.events.push(&s.chat(s.key(e.chat, e.place())).waiting, i)
+		s.events.push(&s.chat(s.keyOf(e)).waiting, i)
 	}
 }
 

@@ -29,7 +29,7 @@ type Count struct {
 // bury makes an event, which is in no list, a dead letter.
 func (s *Scheduler) bury(i uint32) {
 	e := s.events.at(i)
-	e.flags, e.next = e.flags&failed, 0
+	e.flags, e.next = e.flags&(failed|revision), 0
 	s.letters[e.sequence] = &letter{event: i, failure: s.takeFailure(e), at: s.now}
 }
 
@@ -54,8 +54,8 @@ func (s *Scheduler) roomToStop(c *chat) bool {
 
 // stop ends a lease, and its chat stops at it.
 func (s *Scheduler) stop(l *lease, how ending) {
-	for i := l.events.head; i != 0; i = s.events.at(i).next {
-		s.events.at(i).flags |= stopper
+	for e := range s.events.in(l.events) {
+		e.flags |= stopper
 	}
 	s.giveBack(l, how)
 	t := &trouble{state: Blocked, since: s.now}
@@ -64,6 +64,19 @@ func (s *Scheduler) stop(l *lease, how ending) {
 	}
 	l.chat.trouble = t
 	s.stopped++
+}
+
+// stoppedChats returns the chats that are stopped, by place.
+func (s *Scheduler) stoppedChats() []*chat {
+	var all []*chat
+	for _, c := range s.chats.chats {
+		if c != nil && c.stoppedState() != Running {
+			all = append(all, c)
+		}
+	}
+	place := func(c *chat) uint64 { return s.events.place(s.events.at(c.waiting.head)) }
+	slices.SortFunc(all, func(a, b *chat) int { return cmp.Compare(place(a), place(b)) })
+	return all
 }
 
 // goOn ends that c is stopped, if it is, and leaves its events as they are.
@@ -161,24 +174,16 @@ func (s *Scheduler) Redrive(sel Selection, perSecond int, dryRun bool) Count {
 func (s *Scheduler) redrive(sel Selection, perSecond int, dryRun bool) Count {
 	m := sel.matcher()
 	letters := s.lettersInOrder(&m)
-	again := map[*chat]bool{} // stopped chats that go on
+	keys := map[uint64]bool{} // of the chats of these
 	for _, n := range letters {
-		e := s.events.at(s.letters[n].event)
-		if c := s.chats.get(s.key(e.chat, e.place())); c != nil && c.stoppedState() != Running {
-			again[c] = true
-		}
-	}
-	for c := range s.chats.all() {
-		for i := c.waiting.head; i != 0 && !again[c] && c.stoppedState() != Running; i = s.events.at(i).next {
-			if e := s.events.at(i); c.isLetter(e) && m.matches(e) {
-				again[c] = true
-			}
-		}
+		keys[s.keyOf(s.events.at(s.letters[n].event))] = true
 	}
 	var n tally
-	for c := range again {
-		for i := c.waiting.head; i != 0; i = s.events.at(i).next {
-			e := s.events.at(i)
+	for _, c := range s.stoppedChats() {
+		if !keys[c.key] && !s.anyLetter(c, &m) {
+			continue
+		}
+		for e := range s.events.in(c.waiting) {
 			if !c.isLetter(e) {
 				continue
 			}
@@ -198,18 +203,28 @@ func (s *Scheduler) redrive(sel Selection, perSecond int, dryRun bool) Count {
 		n.add(e)
 		if !dryRun {
 			delete(s.letters, sequence)
-			e.flags = redriven
-			s.events.insert(&s.chat(s.key(e.chat, e.place())).waiting, i)
+			e.flags = e.flags&revision | redriven
+			s.events.insert(&s.chat(s.keyOf(e)).waiting, i)
 		}
 	}
 	if !dryRun {
 		s.redriveRate = perSecond
 		s.applyLimits()
-		for _, c := range s.chatsInOrder() {
+		for c := range s.chatsInOrder() {
 			s.place(c)
 		}
 	}
 	return n.count()
+}
+
+// anyLetter says whether m selects any of the dead letters in c.
+func (s *Scheduler) anyLetter(c *chat, m *matcher) bool {
+	for e := range s.events.in(c.waiting) {
+		if c.isLetter(e) && m.matches(e) {
+			return true
+		}
+	}
+	return false
 }
 
 // Discard settles dead letters, and returns how many. A stopped chat goes on
@@ -233,13 +248,10 @@ func (s *Scheduler) discard(sel Selection, dryRun bool) Count {
 			s.settle(i)
 		}
 	}
-	for _, c := range s.chatsInOrder() {
-		if c.stoppedState() == Running {
-			continue
-		}
+	for _, c := range s.stoppedChats() {
 		selected := func(e *event) bool { return c.isLetter(e) && m.matches(e) }
-		for i := c.waiting.head; i != 0; i = s.events.at(i).next {
-			if e := s.events.at(i); selected(e) {
+		for e := range s.events.in(c.waiting) {
+			if selected(e) {
 				n.add(e)
 			}
 		}
@@ -309,9 +321,9 @@ func (s *Scheduler) DeadLetters(after uint64, n int, chats []uint64) []DeadLette
 			all = append(all, DeadLetter{Sequence: e.sequence, Failure: l.failure, Time: time.Unix(0, l.at)})
 		}
 	}
-	for c := range s.chats.all() {
-		for i := c.waiting.head; i != 0 && c.stoppedState() != Running; i = s.events.at(i).next {
-			if e := s.events.at(i); c.isLetter(e) && e.sequence > after && m.matches(e) {
+	for _, c := range s.stoppedChats() {
+		for e := range s.events.in(c.waiting) {
+			if c.isLetter(e) && e.sequence > after && m.matches(e) {
 				all = append(all, DeadLetter{
 					Sequence: e.sequence,
 					Failure:  s.failures[e.sequence],

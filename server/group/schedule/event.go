@@ -2,10 +2,11 @@ package schedule
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 )
 
-// An event is one that is not settled. There can be millions, so it is 56
+// An event is one that is not settled. There can be millions, so it is 48
 // bytes, without pointers, and lives in an arena.
 type event struct {
 	sequence uint64
@@ -14,9 +15,13 @@ type event struct {
 	sent     int64
 	next     uint32 // the one after it in its list; 0 is none
 	size     uint32 // bytes
-	back     uint32 // how far back in the log its place is
-	first    uint32 // how far back the first revision is; 0 is itself
 	flags    uint8
+
+	// These are of a chat that is folded, see fold. The next of its last event
+	// is that of its queue.
+	folded uint8 // in its first event: how many there are; 0 in all others
+	queued bool  // in its first event: it is in Scheduler.ready
+	prev   ref   // in its first event
 }
 
 // The flags of an event.
@@ -26,14 +31,16 @@ const (
 	stopper                    // its chat is blocked or diverted because of it
 	seeked                     // it comes because of a seek
 	redriven                   // it comes because of a redrive
+	revision                   // arena.revisions has what it revises
+
+	stored = closed | failed | stopper | seeked | redriven // in snapshots
 )
 
-// place is where the event stands among those of its chat: its sequence, or
-// that of the event whose place it took.
-func (e *event) place() uint64 { return e.sequence - uint64(e.back) }
-
-// root is the sequence of the event's first revision.
-func (e *event) root() uint64 { return e.sequence - uint64(e.first) }
+// A revised is what an event revises.
+type revised struct {
+	back  uint32 // how far back in the log its place is
+	first uint32 // how far back the first revision is; 0 is itself
+}
 
 // A list is events in order of place. The zero is empty. An event is in at most
 // one list.
@@ -45,10 +52,11 @@ type list struct {
 // An arena holds events by index, from 1, in chunks that never move. The zero
 // is empty.
 type arena struct {
-	chunks []*[chunk]event
-	used   uint32 // indices that were handed out at least once
-	spare  uint32 // a list of those that were given back
-	live   int    // events held
+	chunks    []*[chunk]event
+	used      uint32             // indices that were handed out at least once
+	spare     uint32             // a list of those that were given back
+	live      int                // events held
+	revisions map[uint64]revised // by sequence, of few
 }
 
 const chunk = 1 << 8
@@ -72,6 +80,7 @@ func (a *arena) alloc() uint32 {
 // release gives an event back that is in no list. When none is left, so is the
 // memory of all but a few.
 func (a *arena) release(i uint32) {
+	a.revise(a.at(i), revised{})
 	a.live--
 	if a.live == 0 && len(a.chunks) > 1 {
 		*a = arena{}
@@ -79,6 +88,49 @@ func (a *arena) release(i uint32) {
 	}
 	a.at(i).next = a.spare
 	a.spare = i
+}
+
+// revise sets what e revises; the zero is nothing.
+func (a *arena) revise(e *event, r revised) {
+	switch {
+	case r != revised{}:
+		if a.revisions == nil {
+			a.revisions = map[uint64]revised{}
+		}
+		a.revisions[e.sequence] = r
+		e.flags |= revision
+	case e.flags&revision != 0:
+		delete(a.revisions, e.sequence)
+		e.flags &^= revision
+	}
+}
+
+// revised returns what e revises.
+func (a *arena) revised(e *event) revised {
+	if e.flags&revision == 0 {
+		return revised{}
+	}
+	return a.revisions[e.sequence]
+}
+
+// place is where e stands among the events of its chat: its sequence, or that
+// of the event whose place it took.
+func (a *arena) place(e *event) uint64 { return e.sequence - uint64(a.revised(e).back) }
+
+// root is the sequence of e's first revision.
+func (a *arena) root(e *event) uint64 { return e.sequence - uint64(a.revised(e).first) }
+
+// in yields the events of a list, which does not change meanwhile.
+func (a *arena) in(l list) iter.Seq[*event] {
+	return func(yield func(*event) bool) {
+		for i, n := l.head, l.count; n > 0; n-- {
+			e := a.at(i)
+			if !yield(e) {
+				return
+			}
+			i = e.next
+		}
+	}
 }
 
 // push puts event i at the end of l.
@@ -107,8 +159,9 @@ func (a *arena) pop(l *list) uint32 {
 // insert puts event i where it belongs in l, which is usually near the front.
 func (a *arena) insert(l *list, i uint32) {
 	e := a.at(i)
+	place := a.place(e)
 	at := &l.head
-	for *at != 0 && a.at(*at).place() < e.place() {
+	for *at != 0 && a.place(a.at(*at)) < place {
 		at = &a.at(*at).next
 	}
 	e.next, *at = *at, i
@@ -124,7 +177,7 @@ func (a *arena) sort(l *list) {
 	for l.head != 0 {
 		all = append(all, a.pop(l))
 	}
-	slices.SortFunc(all, func(i, j uint32) int { return cmp.Compare(a.at(i).place(), a.at(j).place()) })
+	slices.SortFunc(all, func(i, j uint32) int { return cmp.Compare(a.place(a.at(i)), a.place(a.at(j))) })
 	for _, i := range all {
 		a.push(l, i)
 	}

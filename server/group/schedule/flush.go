@@ -83,8 +83,8 @@ func (s *Scheduler) dispatch() {
 		if !m.hungry() {
 			continue
 		}
-		if c := s.pick(m); c != nil {
-			s.deliver(c, m)
+		if r := s.pick(m); r != 0 {
+			s.deliver(s.unfold(r), m)
 			idle = 0
 		} else {
 			idle++
@@ -103,15 +103,15 @@ func (s *Scheduler) mayOpen() bool {
 	return !s.cfg.Paused && s.outstanding < s.cfg.Limits.MaxOutstanding
 }
 
-// pick returns the chat that m goes on with; nil when there is none. Chats of
+// pick returns the chat that m goes on with; 0 when there is none. Chats of
 // which m has leases take turns with all others, so that neither can keep the
 // other from being served.
-func (s *Scheduler) pick(m *member) *chat {
+func (s *Scheduler) pick(m *member) ref {
 	m.own = !m.own
-	if c := m.waiting.first; c != nil && m.own {
-		return c
+	if r := m.waiting.first; r != 0 && m.own {
+		return r
 	}
-	if s.redriving.first != nil && s.redrives.next() <= s.now {
+	if s.redriving.first != 0 && s.redrives.next() <= s.now {
 		return s.redriving.first
 	}
 	for _, q := range s.shunned {
@@ -138,8 +138,7 @@ func (s *Scheduler) deliver(c *chat, m *member) {
 		Fence:   l.fence,
 	}
 	first := len(s.sequences)
-	for i := l.events.head; i != 0; i = s.events.at(i).next {
-		e := s.events.at(i)
+	for e := range s.events.in(l.events) {
 		s.sequences = append(s.sequences, e.sequence)
 		if f := s.failures[e.sequence]; e.flags&failed != 0 && f.Attempt == l.attempt-1 {
 			d.Failure = f
@@ -166,8 +165,8 @@ func (s *Scheduler) deliver(c *chat, m *member) {
 // sent.
 func (s *Scheduler) sortBySent(l *lease, sequences []uint64) {
 	all := make([]*event, 0, len(sequences))
-	for i := l.events.head; i != 0; i = s.events.at(i).next {
-		all = append(all, s.events.at(i))
+	for e := range s.events.in(l.events) {
+		all = append(all, e)
 	}
 	slices.SortStableFunc(all, func(a, b *event) int { return cmp.Compare(a.sent, b.sent) })
 	for i, e := range all {
@@ -183,7 +182,7 @@ func (s *Scheduler) wake() int64 {
 		if t := s.rate.next(); t > s.now {
 			at = min(at, t)
 		}
-		if t := s.redrives.next(); t > s.now && s.redriving.first != nil {
+		if t := s.redrives.next(); t > s.now && s.redriving.first != 0 {
 			at = min(at, t)
 		}
 	}

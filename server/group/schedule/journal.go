@@ -85,8 +85,7 @@ func (j *journal) handed(s *Scheduler, l *lease) {
 	j.fixed(l.chat.key)
 	j.count(int(l.events.count))
 	var last uint64
-	for i := l.events.head; i != 0; i = s.events.at(i).next {
-		e := s.events.at(i)
+	for e := range s.events.in(l.events) {
 		j.near(e.sequence, last)
 		last = e.sequence
 	}

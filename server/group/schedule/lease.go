@@ -309,8 +309,7 @@ func (s *Scheduler) failLive(l *lease, cause Cause, reason string, delay time.Du
 func (s *Scheduler) fail(l *lease, cause Cause, reason string, delay int64) {
 	c := l.chat
 	f := &Failure{Cause: cause, Reason: reason, Member: l.member.name, Attempt: l.attempt, Time: time.Unix(0, s.now)}
-	for i := l.events.head; i != 0; i = s.events.at(i).next {
-		e := s.events.at(i)
+	for e := range s.events.in(l.events) {
 		e.flags |= failed
 		s.failures[e.sequence] = f
 	}

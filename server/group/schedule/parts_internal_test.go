@@ -4,51 +4,78 @@ import (
 	"cmp"
 	"slices"
 	"testing"
-	"unsafe"
 
 	"pgregory.net/rapid"
 )
 
-// TestEventSize holds the promise that a pending event takes 64 bytes at most.
-func TestEventSize(t *testing.T) {
-	if size := unsafe.Sizeof(event{}); size > 64 {
-		t.Errorf("an event has %d bytes, want 64 at most", size)
-	}
-}
-
-// TestTable compares a table with a map.
-func TestTable(t *testing.T) {
+// TestChats compares the chats that are ready, of which most are folded most of
+// the time, with a list.
+func TestChats(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var table table
-		want := map[uint64]*chat{}
+		s := New(Config{}, 0)
+		s.live = true
+		var ready []uint64               // keys
+		waiting := map[uint64][]uint64{} // sequences by key
 		// Keys that share a home are what probing is about.
 		key := rapid.OneOf(rapid.Uint64Range(0, 20), rapid.Uint64())
+		next := uint64(0)
 		t.Repeat(map[string]func(*rapid.T){
-			"toggle": func(t *rapid.T) {
+			"append": func(t *rapid.T) {
 				k := key.Draw(t, "key")
-				if c := want[k]; c != nil {
-					table.remove(c)
-					delete(want, k)
+				for range rapid.IntRange(1, maxFolded+2).Draw(t, "events") {
+					next++
+					s.Append(Event{Sequence: next, Chat: k})
+					if waiting[k] == nil {
+						ready = append(ready, k)
+					}
+					waiting[k] = append(waiting[k], next)
+				}
+			},
+			"settle": func(t *rapid.T) { // the first of any chat, which then is the last to be ready
+				if len(ready) == 0 {
+					return
+				}
+				k := rapid.SampledFrom(ready).Draw(t, "ready")
+				c := s.lookup(k)
+				s.dequeue(c)
+				s.settle(s.events.pop(&c.waiting))
+				s.place(c)
+				i := slices.Index(ready, k)
+				ready = slices.Delete(ready, i, i+1)
+				if waiting[k] = waiting[k][1:]; len(waiting[k]) > 0 {
+					ready = append(ready, k)
 				} else {
-					want[k] = &chat{key: k}
-					table.add(want[k])
+					delete(waiting, k)
 				}
 			},
 			"": func(t *rapid.T) {
-				for k, c := range want {
-					if table.get(k) != c {
-						t.Fatalf("get(%d) is another chat", k)
+				var got []uint64
+				for r := s.ready.first; r != 0; {
+					got = append(got, s.chats.keyOf(r))
+					next, _ := s.links(r)
+					if r = *next; r == 0 && s.chats.keyOf(s.ready.last) != got[len(got)-1] {
+						t.Fatalf("the last that is ready is not the end of the queue")
 					}
+				}
+				if !slices.Equal(got, ready) {
+					t.Fatalf("ready are %v, want %v", got, ready)
 				}
 				n := 0
-				for c := range table.all() {
+				for c := range s.allChats() {
 					n++
-					if want[c.key] != c {
-						t.Fatalf("all() has %d", c.key)
+					var got []uint64
+					for e := range s.events.in(c.waiting) {
+						got = append(got, e.sequence)
+					}
+					if !slices.Equal(got, waiting[c.key]) {
+						t.Fatalf("in chat %d wait %v, want %v", c.key, got, waiting[c.key])
+					}
+					if folded := s.chats.chat(s.chats.get(c.key)) == nil; folded != (len(got) <= maxFolded) {
+						t.Fatalf("a chat of %d events: folded is %v", len(got), folded)
 					}
 				}
-				if n != len(want) || table.len != len(want) {
-					t.Fatalf("all() has %d of %d, want %d", n, table.len, len(want))
+				if n != len(waiting) || s.chats.len != n {
+					t.Fatalf("there are %d chats of %d, want %d", n, s.chats.len, len(waiting))
 				}
 			},
 		})
@@ -153,7 +180,7 @@ func TestIdleCostsNothing(t *testing.T) {
 		s.Append(Event{Sequence: n, Chat: n % 7777})
 	}
 	s.live = true
-	for _, c := range s.chatsInOrder() {
+	for c := range s.chatsInOrder() {
 		s.place(c)
 	}
 	for n := 0; n < 10_000; {

@@ -93,7 +93,7 @@ func (r *replayer) stepHand() {
 		r.d.fail()
 		return
 	}
-	c := r.chats.get(key)
+	c := r.lookup(key)
 	n := 0
 	if c != nil {
 		i := c.waiting.head
@@ -104,12 +104,14 @@ func (r *replayer) stepHand() {
 			}
 		}
 	}
-	if n == 0 {
+	if n > 0 {
+		r.hand(c, r.member(r.members[which]), n, streaming)
+	} else {
 		r.nextLease++ // it was issued all the same
-		return
 	}
-	r.hand(c, r.member(r.members[which]), n, streaming)
-	r.place(c)
+	if c != nil {
+		r.place(c)
+	}
 }
 
 // stepLease repeats what ended or kept a lease, if it is out.

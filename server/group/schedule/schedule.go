@@ -97,7 +97,7 @@ type Scheduler struct {
 // New returns the scheduler of a new group whose first event is the one after
 // position. Call Start next.
 func New(cfg Config, position uint64) *Scheduler {
-	return &Scheduler{
+	s := &Scheduler{
 		cfg:       cfg,
 		position:  position,
 		nextLease: 1,
@@ -107,6 +107,8 @@ func New(cfg Config, position uint64) *Scheduler {
 		members:   map[string]*member{},
 		endings:   endings{how: map[uint64]ending{}},
 	}
+	s.chats.key = func(r ref) uint64 { return s.keyOf(s.events.at(r)) }
+	return s
 }
 
 // Start ends the restoring of a scheduler, if any, and begins its work at now.
@@ -119,7 +121,7 @@ func (s *Scheduler) Start(now time.Time) {
 	s.begin(opStart)
 	s.resume()
 	s.applyLimits()
-	for _, c := range s.chatsInOrder() {
+	for c := range s.chatsInOrder() {
 		s.place(c)
 	}
 	for _, l := range s.leasesInOrder() {
@@ -173,15 +175,16 @@ func (s *Scheduler) Append(e Event) {
 // add stores an event, in no list yet.
 func (s *Scheduler) add(e Event, flags uint8) uint32 {
 	i := s.events.alloc()
-	*s.events.at(i) = event{
+	stored := s.events.at(i)
+	*stored = event{
 		sequence: e.Sequence,
 		chat:     e.Chat,
 		received: e.Received.UnixNano(),
 		sent:     e.sent(),
 		size:     clampSize(e.Size),
-		first:    e.first(),
 		flags:    flags,
 	}
+	s.events.revise(stored, revised{first: e.first()})
 	return i
 }
 
@@ -192,13 +195,14 @@ func (s *Scheduler) revise(c *chat, e Event) bool {
 		return false
 	}
 	root := e.Sequence - uint64(e.first())
-	for i := c.waiting.head; i != 0; i = s.events.at(i).next {
-		old := s.events.at(i)
-		back := e.Sequence - old.place()
-		if old.root() != root || old.flags&(closed|failed) != 0 || back > math.MaxUint32 {
+	for old := range s.events.in(c.waiting) {
+		back := e.Sequence - s.events.place(old)
+		if s.events.root(old) != root || old.flags&(closed|failed) != 0 || back > math.MaxUint32 {
 			continue
 		}
-		old.sequence, old.back, old.first = e.Sequence, uint32(back), e.first()
+		s.events.revise(old, revised{})
+		old.sequence = e.Sequence
+		s.events.revise(old, revised{back: uint32(back), first: e.first()})
 		old.sent, old.size = e.sent(), clampSize(e.Size)
 		return true
 	}
@@ -245,17 +249,17 @@ func (s *Scheduler) rewind(t int64) {
 	for _, l := range s.leases {
 		l.granted -= d
 		l.until -= d
-		s.receivedBy(l.events.head, t)
+		s.receivedBy(l.events, t)
 	}
-	for c := range s.chats.all() {
+	for c := range s.allChats() {
 		if c.trouble != nil {
 			c.trouble.until -= d
 			c.trouble.avoidUntil -= d
 		}
-		s.receivedBy(c.waiting.head, t)
+		s.receivedBy(c.waiting, t)
 	}
 	for _, l := range s.letters {
-		s.receivedBy(l.event, t)
+		s.receivedBy(list{head: l.event, tail: l.event, count: 1}, t)
 	}
 	for _, m := range s.members {
 		m.heard -= d
@@ -265,15 +269,14 @@ func (s *Scheduler) rewind(t int64) {
 	s.memberTimers.shift(d)
 	s.rate.full -= d
 	s.redrives.full -= d
-	for _, c := range s.chatsInOrder() {
+	for c := range s.chatsInOrder() {
 		s.place(c)
 	}
 }
 
 // receivedBy makes the events of a list received at t at the latest.
-func (s *Scheduler) receivedBy(i uint32, t int64) {
-	for ; i != 0; i = s.events.at(i).next {
-		e := s.events.at(i)
+func (s *Scheduler) receivedBy(l list, t int64) {
+	for e := range s.events.in(l) {
 		e.received = min(e.received, t)
 	}
 }

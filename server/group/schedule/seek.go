@@ -16,7 +16,7 @@ func (s *Scheduler) seek(next uint64) {
 	for _, l := range s.leasesInOrder() {
 		s.revoke(l)
 	}
-	for _, c := range s.chatsInOrder() {
+	for c := range s.chatsInOrder() {
 		s.unstop(c, next)
 		s.clear(c)
 	}
@@ -26,7 +26,7 @@ func (s *Scheduler) seek(next uint64) {
 }
 
 // SeekChats moves chats, as ChatID returns them, while the rest of the group
-// stays where it is; only ByChat. events are all that the log holds of these
+// stays where it is. It does nothing unless the order is ByChat. events are all that the log holds of these
 // chats, and the group wants, from next to Position, in order.
 func (s *Scheduler) SeekChats(chats []uint64, next uint64, events []Event) {
 	s.begin(opSeekChats)
@@ -37,8 +37,11 @@ func (s *Scheduler) SeekChats(chats []uint64, next uint64, events []Event) {
 }
 
 func (s *Scheduler) seekChats(chats []uint64, next uint64, events []Event) {
+	if s.cfg.Order != ByChat {
+		return
+	}
 	for _, key := range chats {
-		c := s.chats.get(key)
+		c := s.lookup(key)
 		if c == nil {
 			continue
 		}
@@ -58,7 +61,7 @@ func (s *Scheduler) seekChats(chats []uint64, next uint64, events []Event) {
 		}
 	}
 	for _, key := range chats {
-		if c := s.chats.get(key); c != nil {
+		if c := s.lookup(key); c != nil {
 			s.place(c)
 		}
 	}
@@ -69,9 +72,8 @@ func (s *Scheduler) seekChats(chats []uint64, next uint64, events []Event) {
 // and how many come after, and would have come anyway. Dead letters are
 // neither.
 func (s *Scheduler) SeekCount(next uint64, chats []uint64) (skipped, anyway int) {
-	count := func(c *chat, l *list, letters bool) {
-		for i := l.head; i != 0; i = s.events.at(i).next {
-			e := s.events.at(i)
+	count := func(c *chat, l list, letters bool) {
+		for e := range s.events.in(l) {
 			switch {
 			case letters && c.isLetter(e), len(chats) > 0 && !slices.Contains(chats, e.chat):
 			case e.sequence < next:
@@ -81,11 +83,11 @@ func (s *Scheduler) SeekCount(next uint64, chats []uint64) (skipped, anyway int)
 			}
 		}
 	}
-	for c := range s.chats.all() {
-		count(c, &c.waiting, true)
+	for c := range s.allChats() {
+		count(c, c.waiting, true)
 	}
 	for _, l := range s.leases {
-		count(l.chat, &l.events, false)
+		count(l.chat, l.events, false)
 	}
 	return skipped, anyway
 }
@@ -112,9 +114,9 @@ func (s *Scheduler) dropLetters(from uint64, chats []uint64) {
 // owner asks for them, and gives those that no longer match to Drop.
 func (s *Scheduler) Waiting() []uint64 {
 	all := make([]uint64, 0, s.events.live)
-	for c := range s.chats.all() {
-		for i := c.waiting.head; i != 0; i = s.events.at(i).next {
-			if e := s.events.at(i); !c.isLetter(e) {
+	for c := range s.allChats() {
+		for e := range s.events.in(c.waiting) {
+			if !c.isLetter(e) {
 				all = append(all, e.sequence)
 			}
 		}
@@ -134,7 +136,7 @@ func (s *Scheduler) Drop(sequences []uint64) {
 
 func (s *Scheduler) dropWaiting(sequences []uint64) {
 	m := (&Selection{Sequences: sequences}).matcher()
-	for _, c := range s.chatsInOrder() {
+	for c := range s.chatsInOrder() {
 		s.sift(c, func(e *event) bool { return m.sequences[e.sequence] && !c.isLetter(e) })
 	}
 }
@@ -155,7 +157,7 @@ func (s *Scheduler) truncate(first uint64) {
 			s.settle(l.event)
 		}
 	}
-	for _, c := range s.chatsInOrder() {
+	for c := range s.chatsInOrder() {
 		s.sift(c, func(e *event) bool { return e.sequence < first })
 	}
 }

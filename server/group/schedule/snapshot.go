@@ -31,13 +31,14 @@ func (s *Scheduler) Snapshot() []byte {
 		w.last = id
 	}
 	w.count(s.chats.len)
-	for _, c := range s.chatsInOrder() {
-		w.chat(c)
+	for _, r := range s.inOrder() {
+		c := s.view(r)
+		w.chat(&c)
 	}
 	w.count(len(s.letters))
 	for _, n := range slices.Sorted(maps.Keys(s.letters)) {
 		l := s.letters[n]
-		w.event(l.event, 0)
+		w.event(s.events.at(l.event), 0)
 		w.varint(l.at)
 		w.failure(l.failure)
 	}
@@ -65,7 +66,7 @@ func (w *writer) chat(c *chat) {
 		w.byte(byte(t.state))
 		w.varint(t.since)
 	}
-	w.list(&c.waiting, c.key)
+	w.list(c.waiting, c.key)
 	w.count(int(c.out))
 	l := c.leases
 	for range c.out {
@@ -76,15 +77,15 @@ func (w *writer) chat(c *chat) {
 		w.varint(l.granted)
 		w.varint(l.until)
 		w.uvarint(l.fence)
-		w.list(&l.events, c.key)
+		w.list(l.events, c.key)
 		l = l.next
 	}
 }
 
-func (w *writer) list(l *list, key uint64) {
+func (w *writer) list(l list, key uint64) {
 	w.count(int(l.count))
-	for i := l.head; i != 0; i = w.s.events.at(i).next {
-		w.event(i, key)
+	for e := range w.s.events.in(l) {
+		w.event(e, key)
 	}
 }
 
@@ -92,20 +93,20 @@ func (w *writer) list(l *list, key uint64) {
 // the chat it is in, and follows.
 const ownChat uint8 = 1 << 7
 
-func (w *writer) event(i uint32, key uint64) {
-	e := w.s.events.at(i)
+func (w *writer) event(e *event, key uint64) {
 	if e.chat == key {
-		w.byte(e.flags)
+		w.byte(e.flags & stored)
 	} else {
-		w.byte(e.flags | ownChat)
+		w.byte(e.flags&stored | ownChat)
 		w.fixed(e.chat)
 	}
 	w.near(e.sequence, w.last)
 	w.varint(e.received - w.received)
 	w.varint(e.sent - e.received)
 	w.uvarint(uint64(e.size))
-	w.uvarint(uint64(e.back))
-	w.uvarint(uint64(e.first))
+	revised := w.s.events.revised(e)
+	w.uvarint(uint64(revised.back))
+	w.uvarint(uint64(revised.first))
 	if e.flags&failed != 0 {
 		w.failure(w.s.failures[e.sequence])
 	}
@@ -153,7 +154,7 @@ func Restore(snapshot []byte) (*Scheduler, error) {
 		i := r.event(0)
 		l := &letter{event: i, at: r.varint(), failure: r.failure()}
 		n := s.events.at(i).sequence
-		r.unique(s.letters[n] == nil)
+		r.check(s.letters[n] == nil)
 		s.letters[n] = l
 	}
 	if r.bad || len(r.buf) > 0 {
@@ -171,8 +172,8 @@ type reader struct {
 	received int64
 }
 
-// unique refuses a snapshot in which something is twice.
-func (r *reader) unique(ok bool) {
+// check refuses a snapshot that is not as it should be.
+func (r *reader) check(ok bool) {
 	if !ok {
 		r.fail()
 	}
@@ -181,7 +182,7 @@ func (r *reader) unique(ok bool) {
 func (r *reader) chat() {
 	s := r.s
 	key := r.fixed()
-	r.unique(s.chats.get(key) == nil)
+	r.check(s.chats.get(key) == 0)
 	c := s.chat(key)
 	c.flags = r.byte()
 	if r.bool() {
@@ -198,20 +199,25 @@ func (r *reader) chat() {
 		l.granted = r.varint()
 		l.until = r.varint()
 		l.fence = r.uvarint()
-		r.unique(s.leases[l.id] == nil)
+		r.check(s.leases[l.id] == nil)
 		r.list(&l.events, c.key)
 		if l.events.count == 0 { // nothing is out without events
 			r.fail()
 			return
 		}
-		for i := l.events.head; i != 0; i = s.events.at(i).next {
-			l.bytes += int(s.events.at(i).size)
+		for e := range s.events.in(l.events) {
+			l.bytes += int(e.size)
 		}
 		s.grant(l)
 	}
+	for e := range s.events.in(c.waiting) {
+		r.check(s.keyOf(e) == key) // a folded chat's key is that of its events
+	}
 	if c.waiting.count == 0 && c.out == 0 { // such a chat is forgotten, not saved
 		r.fail()
+		return
 	}
+	s.place(c)
 }
 
 func (r *reader) list(l *list, key uint64) {
@@ -228,15 +234,17 @@ func (r *reader) event(key uint64) uint32 {
 		e.flags &^= ownChat
 		e.chat = r.fixed()
 	}
+	e.flags &= stored
 	e.sequence = r.near(r.last)
 	e.received = r.received + r.varint()
 	e.sent = e.received + r.varint()
 	e.size = r.uint32()
-	e.back = r.uint32()
-	e.first = r.uint32()
+	_, known := r.s.events.revisions[e.sequence]
+	r.check(!known)
+	r.s.events.revise(e, revised{back: r.uint32(), first: r.uint32()})
 	if e.flags&failed != 0 {
 		f := r.failure()
-		r.unique(f != nil && r.s.failures[e.sequence] == nil)
+		r.check(f != nil && r.s.failures[e.sequence] == nil)
 		r.s.failures[e.sequence] = f
 	}
 	r.last, r.received = e.sequence, e.received

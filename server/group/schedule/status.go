@@ -31,12 +31,13 @@ func (s *Scheduler) Status() Status {
 	}
 	first := uint64(math.MaxUint64)
 	oldest := func(i uint32) {
-		if e := s.events.at(i); e.place() < first {
-			first = e.place()
+		e := s.events.at(i)
+		if place := s.events.place(e); place < first {
+			first = place
 			st.OldestSequence, st.OldestTime = e.sequence, time.Unix(0, e.received)
 		}
 	}
-	for c := range s.chats.all() {
+	for c := range s.allChats() {
 		for l, n := c.leases, c.out; n > 0; l, n = l.next, n-1 {
 			oldest(l.events.head)
 		}
@@ -49,8 +50,8 @@ func (s *Scheduler) Status() Status {
 			st.DeadLetters += int(c.waiting.count)
 			continue
 		case Blocked:
-			for i := c.waiting.head; i != 0; i = s.events.at(i).next {
-				if s.events.at(i).flags&stopper != 0 {
+			for e := range s.events.in(c.waiting) {
+				if e.flags&stopper != 0 {
 					st.Waiting--
 					st.DeadLetters++
 				}
@@ -105,14 +106,14 @@ type ChatStatus struct {
 // TroubledChats returns the n chats that have not gone on for the longest.
 func (s *Scheduler) TroubledChats(n int) []ChatStatus {
 	var all []ChatStatus
-	for c := range s.chats.all() {
+	for c := range s.allChats() {
 		if !s.troubled(c) {
 			continue
 		}
 		e := s.events.at(c.waiting.head)
-		for i := c.waiting.head; i != 0; i = s.events.at(i).next {
-			if s.events.at(i).flags&stopper != 0 {
-				e = s.events.at(i)
+		for o := range s.events.in(c.waiting) {
+			if o.flags&stopper != 0 {
+				e = o
 				break
 			}
 		}
