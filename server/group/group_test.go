@@ -40,9 +40,9 @@ type gate struct {
 	posted int
 }
 
-func start(t *testing.T) *gate {
+func start(t *testing.T, options ...servertest.Option) *gate {
 	t.Helper()
-	srv := servertest.Start(t)
+	srv := servertest.Start(t, options...)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	t.Cleanup(cancel)
 	return &gate{
