@@ -40,7 +40,8 @@ func (s *Service) Pull(ctx context.Context, req *sluicev1.PullRequest) (*sluicev
 			return nil, err
 		}
 		// When all that came was removed from the log, it is as if nothing had.
-		if len(res.Deliveries) > 0 || wait.Err() != nil || s.isDraining() {
+		removed := len(p.deliveries) > 0 && len(res.Deliveries) == 0
+		if !removed || wait.Err() != nil || s.isDraining() {
 			return res, nil
 		}
 	}

@@ -19,8 +19,17 @@ import (
 	"github.com/sluicegate/sluice/server/subscription"
 )
 
-// open returns a Service over logs of its own.
+// open returns a Service over logs of its own, with the group "w".
 func open(t *testing.T) *Service {
+	t.Helper()
+	s := stopped(t)
+	s.Start()
+	create(t, s, "w")
+	return s
+}
+
+// stopped returns a Service over logs of its own that was not started.
+func stopped(t *testing.T) *Service {
 	t.Helper()
 	engine, err := eventlog.Open(t.Context(), eventlog.Config{Dir: t.TempDir()})
 	if err != nil {
@@ -38,17 +47,21 @@ func open(t *testing.T) *Service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Start()
 	t.Cleanup(func() {
 		s.Close()
 		if err := engine.Close(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})
-	if _, err := s.CreateConsumerGroup(t.Context(), &sluicev1.CreateConsumerGroupRequest{ConsumerGroupId: "w"}); err != nil {
+	return s
+}
+
+// create creates a group.
+func create(t *testing.T, s *Service, name string) {
+	t.Helper()
+	if _, err := s.CreateConsumerGroup(t.Context(), &sluicev1.CreateConsumerGroupRequest{ConsumerGroupId: name}); err != nil {
 		t.Fatal(err)
 	}
-	return s
 }
 
 // store appends n events, each of a chat of its own.
