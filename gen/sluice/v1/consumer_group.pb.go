@@ -267,7 +267,8 @@ type Outcome int32
 const (
 	// OUTCOME_UNSPECIFIED is never sent.
 	Outcome_OUTCOME_UNSPECIFIED Outcome = 0
-	// OUTCOME_DONE: the verdict took effect.
+	// OUTCOME_DONE: the verdict took effect, and is on stable storage. This is
+	// the answer to a nack that was accepted, too.
 	Outcome_OUTCOME_DONE Outcome = 1
 	// OUTCOME_ALREADY_DONE: the lease was settled before, by an ack or by this
 	// same verdict. Nothing changed.
@@ -275,7 +276,9 @@ const (
 	// OUTCOME_LEASE_LOST: the lease ran out, was taken back, or was given up by
 	// another verdict. Nothing changed; the events are somebody else's now.
 	Outcome_OUTCOME_LEASE_LOST Outcome = 3
-	// OUTCOME_RETRY: the verdict could not be stored now. Settle again.
+	// OUTCOME_RETRY: the verdict could not be stored now; it may have taken
+	// effect. Settle again. It says nothing of when the events come again. Only
+	// on streams: ConsumerService.Settle returns UNAVAILABLE instead.
 	Outcome_OUTCOME_RETRY Outcome = 4
 	// OUTCOME_UNKNOWN_LEASE: the group did not issue the lease, or so long ago
 	// that it does not remember. Nothing changed.

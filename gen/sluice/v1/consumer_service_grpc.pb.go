@@ -44,17 +44,18 @@ type ConsumerServiceClient interface {
 	// (GROUP_NOT_FOUND), also when the group is deleted meanwhile; ABORTED
 	// (MEMBER_REPLACED) when another stream opened under the member's name, and
 	// (MEMBER_SILENT) when three heartbeats were missed; RESOURCE_EXHAUSTED
-	// (TOO_MANY_MEMBERS); UNAVAILABLE (DRAINING, LOG_UNAVAILABLE).
+	// (TOO_MANY_MEMBERS); UNAVAILABLE (DRAINING, LOG_UNAVAILABLE, LOG_FULL).
 	Consume(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConsumeRequest, ConsumeResponse], error)
 	// Pull hands out what is there: at once when something is, else as soon as it
-	// is, within wait. An empty response is no error.
+	// is, within wait. An empty response is no error. A member that has a stream
+	// open cannot pull, and a pull that waits ends, empty, when one opens.
 	//
 	// A member that pulls is no further watched: its leases run out by
 	// themselves.
 	//
 	// Errors: INVALID_ARGUMENT (INVALID_REQUEST); NOT_FOUND (GROUP_NOT_FOUND);
 	// RESOURCE_EXHAUSTED (TOO_MANY_MEMBERS); UNAVAILABLE (DRAINING,
-	// LOG_UNAVAILABLE).
+	// LOG_UNAVAILABLE, LOG_FULL).
 	Pull(ctx context.Context, in *PullRequest, opts ...grpc.CallOption) (*PullResponse, error)
 	// Settle takes verdicts on deliveries, and returns once they are on stable
 	// storage. Settling again is safe. A lease that is lost or unknown is an
@@ -62,8 +63,8 @@ type ConsumerServiceClient interface {
 	//
 	// Errors, with which nothing is changed: INVALID_ARGUMENT (INVALID_REQUEST,
 	// INVALID_LEASE); NOT_FOUND (GROUP_NOT_FOUND); FAILED_PRECONDITION
-	// (LEASE_OF_ANOTHER_GROUP). UNAVAILABLE (DRAINING, LOG_UNAVAILABLE) when the
-	// outcome is unknown.
+	// (LEASE_OF_ANOTHER_GROUP). UNAVAILABLE (DRAINING, LOG_UNAVAILABLE,
+	// LOG_FULL) when the outcome is unknown: settle again.
 	Settle(ctx context.Context, in *SettleRequest, opts ...grpc.CallOption) (*SettleResponse, error)
 }
 
@@ -128,17 +129,18 @@ type ConsumerServiceServer interface {
 	// (GROUP_NOT_FOUND), also when the group is deleted meanwhile; ABORTED
 	// (MEMBER_REPLACED) when another stream opened under the member's name, and
 	// (MEMBER_SILENT) when three heartbeats were missed; RESOURCE_EXHAUSTED
-	// (TOO_MANY_MEMBERS); UNAVAILABLE (DRAINING, LOG_UNAVAILABLE).
+	// (TOO_MANY_MEMBERS); UNAVAILABLE (DRAINING, LOG_UNAVAILABLE, LOG_FULL).
 	Consume(grpc.BidiStreamingServer[ConsumeRequest, ConsumeResponse]) error
 	// Pull hands out what is there: at once when something is, else as soon as it
-	// is, within wait. An empty response is no error.
+	// is, within wait. An empty response is no error. A member that has a stream
+	// open cannot pull, and a pull that waits ends, empty, when one opens.
 	//
 	// A member that pulls is no further watched: its leases run out by
 	// themselves.
 	//
 	// Errors: INVALID_ARGUMENT (INVALID_REQUEST); NOT_FOUND (GROUP_NOT_FOUND);
 	// RESOURCE_EXHAUSTED (TOO_MANY_MEMBERS); UNAVAILABLE (DRAINING,
-	// LOG_UNAVAILABLE).
+	// LOG_UNAVAILABLE, LOG_FULL).
 	Pull(context.Context, *PullRequest) (*PullResponse, error)
 	// Settle takes verdicts on deliveries, and returns once they are on stable
 	// storage. Settling again is safe. A lease that is lost or unknown is an
@@ -146,8 +148,8 @@ type ConsumerServiceServer interface {
 	//
 	// Errors, with which nothing is changed: INVALID_ARGUMENT (INVALID_REQUEST,
 	// INVALID_LEASE); NOT_FOUND (GROUP_NOT_FOUND); FAILED_PRECONDITION
-	// (LEASE_OF_ANOTHER_GROUP). UNAVAILABLE (DRAINING, LOG_UNAVAILABLE) when the
-	// outcome is unknown.
+	// (LEASE_OF_ANOTHER_GROUP). UNAVAILABLE (DRAINING, LOG_UNAVAILABLE,
+	// LOG_FULL) when the outcome is unknown: settle again.
 	Settle(context.Context, *SettleRequest) (*SettleResponse, error)
 	mustEmbedUnimplementedConsumerServiceServer()
 }
