@@ -1,12 +1,16 @@
 package group_test
 
 import (
+	"math"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
@@ -144,19 +148,62 @@ func TestSeek(t *testing.T) {
 	}
 }
 
-// TestBadRequests holds that what is wrong gets a code with a reason.
+// everything returns what the API shows of all groups.
+func (g *gate) everything() []proto.Message {
+	g.t.Helper()
+	groups, err := g.groups.ListConsumerGroups(g.ctx, &sluicev1.ListConsumerGroupsRequest{})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	all := []proto.Message{groups}
+	for _, group := range groups.GetConsumerGroups() {
+		st, err := g.groups.GetConsumerGroupStatus(g.ctx, &sluicev1.GetConsumerGroupStatusRequest{ConsumerGroupId: group.GetName()})
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		st.GetStatus().GetLag().Age = nil // which grows
+		letters, err := g.groups.ListDeadLetters(g.ctx, &sluicev1.ListDeadLettersRequest{ConsumerGroupId: group.GetName()})
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		all = append(all, st, letters)
+	}
+	return all
+}
+
+// unread says whether m is the status of a group that has not read all.
+func unread(m proto.Message) bool {
+	res, ok := m.(*sluicev1.GetConsumerGroupStatusResponse)
+	return ok && res.GetStatus().GetPosition() < 3
+}
+
+// TestBadRequests holds that what is wrong gets a code with a reason, and
+// changes nothing.
 func TestBadRequests(t *testing.T) {
 	g := start(t)
+	if _, err := g.groups.CreateConsumerGroup(g.ctx, &sluicev1.CreateConsumerGroupRequest{ConsumerGroupId: "other"}); err != nil {
+		t.Fatal(err)
+	}
 	g.create(&sluicev1.ConsumerGroup{Order: sluicev1.Order_ORDER_NONE})
-	create := func(id string, group *sluicev1.ConsumerGroup) func() error {
+	g.post("a", "b", "c")
+	held := g.pullAll("m", 2)
+	g.settle(done, park(held[1]))
+	res, err := g.work.Pull(g.ctx, &sluicev1.PullRequest{ConsumerGroupId: "other", Member: "m", Wait: durationpb.New(patience)})
+	if err != nil || len(res.GetDeliveries()) != 1 {
+		t.Fatalf("Pull() = %v, %v, want a delivery", res, err)
+	}
+	foreign := res.GetDeliveries()[0]
+
+	createAs := func(id string, group *sluicev1.ConsumerGroup) func() error {
 		return func() error {
 			_, err := g.groups.CreateConsumerGroup(g.ctx, &sluicev1.CreateConsumerGroupRequest{ConsumerGroupId: id, ConsumerGroup: group})
 			return err
 		}
 	}
-	settle := func(items ...*sluicev1.Settlement) func() error {
+	create := func(group *sluicev1.ConsumerGroup) func() error { return createAs("x", group) }
+	settle := func(items ...*sluicev1.Settlement) func() error { // with one that is good
 		return func() error {
-			_, err := g.work.Settle(g.ctx, &sluicev1.SettleRequest{ConsumerGroupId: "w", Items: items})
+			_, err := g.work.Settle(g.ctx, &sluicev1.SettleRequest{ConsumerGroupId: "w", Items: append([]*sluicev1.Settlement{ack(held[0])}, items...)})
 			return err
 		}
 	}
@@ -166,10 +213,10 @@ func TestBadRequests(t *testing.T) {
 			return err
 		}
 	}
-	update := func(paths ...string) func() error {
+	update := func(group *sluicev1.ConsumerGroup, paths ...string) func() error {
 		return func() error {
 			_, err := g.groups.UpdateConsumerGroup(g.ctx, &sluicev1.UpdateConsumerGroupRequest{
-				ConsumerGroupId: "w", ConsumerGroup: &sluicev1.ConsumerGroup{}, UpdateMask: mask(paths...),
+				ConsumerGroupId: "w", ConsumerGroup: group, UpdateMask: mask(paths...),
 			})
 			return err
 		}
@@ -180,43 +227,94 @@ func TestBadRequests(t *testing.T) {
 			return err
 		}
 	}
+	redrive := func(req *sluicev1.RedriveDeadLettersRequest) func() error {
+		return func() error {
+			_, err := g.groups.RedriveDeadLetters(g.ctx, req)
+			return err
+		}
+	}
+	discard := func(req *sluicev1.DiscardDeadLettersRequest) func() error {
+		return func() error {
+			_, err := g.groups.DiscardDeadLetters(g.ctx, req)
+			return err
+		}
+	}
 	negative := durationpb.New(-time.Second)
+	all := &sluicev1.DeadLetterSelection{All: true}
+	none := &sluicev1.ConsumerGroup{}
 	const invalid = codes.InvalidArgument
 	tests := map[string]struct {
 		do     func() error
 		code   codes.Code
 		reason string
 	}{
-		"no name":          {create("", nil), invalid, "INVALID_REQUEST"},
-		"bad name":         {create("a b", nil), invalid, "INVALID_REQUEST"},
-		"there is one":     {create("w", nil), codes.AlreadyExists, "GROUP_EXISTS"},
-		"bad filter":       {create("x", &sluicev1.ConsumerGroup{Filter: &sluicev1.EventFilter{Expression: "("}}), invalid, "INVALID_FILTER"},
-		"negative lease":   {create("x", &sluicev1.ConsumerGroup{Lease: &sluicev1.LeasePolicy{Duration: negative}}), invalid, "INVALID_REQUEST"},
-		"negative backoff": {create("x", &sluicev1.ConsumerGroup{Retry: &sluicev1.RetryPolicy{Backoff: []*durationpb.Duration{negative}}}), invalid, "INVALID_REQUEST"},
-		"negative quiet":   {create("x", &sluicev1.ConsumerGroup{Turn: &sluicev1.TurnPolicy{Quiet: negative}}), invalid, "INVALID_REQUEST"},
-		"order":            {create("x", &sluicev1.ConsumerGroup{Order: 9}), invalid, "INVALID_REQUEST"},
-		"start":            {create("x", &sluicev1.ConsumerGroup{Start: at(99)}), codes.FailedPrecondition, "CURSOR_AHEAD_OF_LOG"},
-		"unknown group":    {pull(&sluicev1.PullRequest{ConsumerGroupId: "x", Member: "m"}), codes.NotFound, "GROUP_NOT_FOUND"},
-		"no member":        {pull(&sluicev1.PullRequest{ConsumerGroupId: "w"}), invalid, "INVALID_REQUEST"},
-		"negative wait":    {pull(&sluicev1.PullRequest{ConsumerGroupId: "w", Member: "m", Wait: negative}), invalid, "INVALID_REQUEST"},
-		"too many events":  {pull(&sluicev1.PullRequest{ConsumerGroupId: "w", Member: "m", MaxEvents: 1001}), invalid, "INVALID_REQUEST"},
-		"no lease":         {settle(ack(nil)), invalid, "INVALID_LEASE"},
-		"malformed lease":  {settle(ack(&sluicev1.Delivery{Lease: "x"})), invalid, "INVALID_LEASE"},
-		"no items":         {settle(), invalid, "INVALID_REQUEST"},
-		"fixed field":      {update("start"), invalid, "INVALID_REQUEST"},
-		"unknown field":    {update("retry.nothing"), invalid, "INVALID_REQUEST"},
-		"seek, nowhere":    {seek(&sluicev1.SeekConsumerGroupRequest{ConsumerGroupId: "w"}), invalid, "INVALID_REQUEST"},
-		"seek, ahead":      {seek(&sluicev1.SeekConsumerGroupRequest{ConsumerGroupId: "w", To: at(99)}), codes.FailedPrecondition, "CURSOR_AHEAD_OF_LOG"},
+		"no name":              {createAs("", none), invalid, "INVALID_REQUEST"},
+		"bad name":             {createAs("a b", none), invalid, "INVALID_REQUEST"},
+		"there is one":         {createAs("w", none), codes.AlreadyExists, "GROUP_EXISTS"},
+		"bad filter":           {create(&sluicev1.ConsumerGroup{Filter: &sluicev1.EventFilter{Expression: "("}}), invalid, "INVALID_FILTER"},
+		"order":                {create(&sluicev1.ConsumerGroup{Order: 9}), invalid, "INVALID_REQUEST"},
+		"start":                {create(&sluicev1.ConsumerGroup{Start: at(99)}), codes.FailedPrecondition, "CURSOR_AHEAD_OF_LOG"},
+		"negative lease":       {create(&sluicev1.ConsumerGroup{Lease: &sluicev1.LeasePolicy{Duration: negative}}), invalid, "INVALID_REQUEST"},
+		"negative total":       {create(&sluicev1.ConsumerGroup{Lease: &sluicev1.LeasePolicy{MaxTotal: negative}}), invalid, "INVALID_REQUEST"},
+		"negative grace":       {create(&sluicev1.ConsumerGroup{Lease: &sluicev1.LeasePolicy{ReconnectGrace: negative}}), invalid, "INVALID_REQUEST"},
+		"negative backoff":     {create(&sluicev1.ConsumerGroup{Retry: &sluicev1.RetryPolicy{Backoff: []*durationpb.Duration{negative}}}), invalid, "INVALID_REQUEST"},
+		"negative attempts":    {create(&sluicev1.ConsumerGroup{Retry: &sluicev1.RetryPolicy{MaxAttempts: -2}}), invalid, "INVALID_REQUEST"},
+		"negative quiet":       {create(&sluicev1.ConsumerGroup{Turn: &sluicev1.TurnPolicy{Quiet: negative}}), invalid, "INVALID_REQUEST"},
+		"negative turn":        {create(&sluicev1.ConsumerGroup{Turn: &sluicev1.TurnPolicy{MaxWait: negative}}), invalid, "INVALID_REQUEST"},
+		"not a duration":       {create(&sluicev1.ConsumerGroup{Lease: &sluicev1.LeasePolicy{Duration: &durationpb.Duration{Seconds: 1, Nanos: -1}}}), invalid, "INVALID_REQUEST"},
+		"absurd outstanding":   {create(&sluicev1.ConsumerGroup{Limits: &sluicev1.GroupLimits{MaxOutstandingEvents: math.MaxUint32}}), invalid, "INVALID_REQUEST"},
+		"absurd per chat":      {create(&sluicev1.ConsumerGroup{Limits: &sluicev1.GroupLimits{MaxOutstandingPerChat: 1001}}), invalid, "INVALID_REQUEST"},
+		"absurd rate":          {create(&sluicev1.ConsumerGroup{Limits: &sluicev1.GroupLimits{MaxEventsPerSecond: math.MaxUint32}}), invalid, "INVALID_REQUEST"},
+		"absurd pending":       {create(&sluicev1.ConsumerGroup{Limits: &sluicev1.GroupLimits{MaxPendingEvents: 10_000_001}}), invalid, "INVALID_REQUEST"},
+		"unknown group":        {pull(&sluicev1.PullRequest{ConsumerGroupId: "x", Member: "m"}), codes.NotFound, "GROUP_NOT_FOUND"},
+		"no member":            {pull(&sluicev1.PullRequest{ConsumerGroupId: "w"}), invalid, "INVALID_REQUEST"},
+		"negative wait":        {pull(&sluicev1.PullRequest{ConsumerGroupId: "w", Member: "m", Wait: negative}), invalid, "INVALID_REQUEST"},
+		"too many events":      {pull(&sluicev1.PullRequest{ConsumerGroupId: "w", Member: "m", MaxEvents: 1001}), invalid, "INVALID_REQUEST"},
+		"too many bytes":       {pull(&sluicev1.PullRequest{ConsumerGroupId: "w", Member: "m", MaxBytes: 1 << 40}), invalid, "INVALID_REQUEST"},
+		"no lease":             {settle(ack(nil)), invalid, "INVALID_LEASE"},
+		"malformed lease":      {settle(ack(&sluicev1.Delivery{Lease: "x"})), invalid, "INVALID_LEASE"},
+		"foreign lease":        {settle(ack(foreign)), codes.FailedPrecondition, "LEASE_OF_ANOTHER_GROUP"},
+		"no verdict":           {settle(&sluicev1.Settlement{Lease: held[0].GetLease()}), invalid, "INVALID_REQUEST"},
+		"negative delay":       {settle(&sluicev1.Settlement{Lease: held[0].GetLease(), Verdict: &sluicev1.Settlement_Nack{Nack: &sluicev1.Nack{Delay: negative}}}), invalid, "INVALID_REQUEST"},
+		"negative extend":      {settle(&sluicev1.Settlement{Lease: held[0].GetLease(), Verdict: &sluicev1.Settlement_Extend{Extend: &sluicev1.Extend{By: negative}}}), invalid, "INVALID_REQUEST"},
+		"too many items":       {settle(slices.Repeat([]*sluicev1.Settlement{ack(held[0])}, 1000)...), invalid, "INVALID_REQUEST"},
+		"fixed field":          {update(none, "start"), invalid, "INVALID_REQUEST"},
+		"unknown field":        {update(none, "retry.nothing"), invalid, "INVALID_REQUEST"},
+		"update, bad filter":   {update(&sluicev1.ConsumerGroup{Filter: &sluicev1.EventFilter{Expression: "("}}, "filter"), invalid, "INVALID_FILTER"},
+		"update, negative":     {update(&sluicev1.ConsumerGroup{Lease: &sluicev1.LeasePolicy{Duration: negative}}, "lease.duration"), invalid, "INVALID_REQUEST"},
+		"seek, nowhere":        {seek(&sluicev1.SeekConsumerGroupRequest{ConsumerGroupId: "w"}), invalid, "INVALID_REQUEST"},
+		"seek, ahead":          {seek(&sluicev1.SeekConsumerGroupRequest{ConsumerGroupId: "w", To: at(99)}), codes.FailedPrecondition, "CURSOR_AHEAD_OF_LOG"},
+		"seek, unknown group":  {seek(&sluicev1.SeekConsumerGroupRequest{ConsumerGroupId: "x", To: earliest()}), codes.NotFound, "GROUP_NOT_FOUND"},
+		"redrive, nothing":     {redrive(&sluicev1.RedriveDeadLettersRequest{ConsumerGroupId: "w"}), invalid, "INVALID_REQUEST"},
+		"redrive, absurd rate": {redrive(&sluicev1.RedriveDeadLettersRequest{ConsumerGroupId: "w", Selection: all, MaxEventsPerSecond: math.MaxUint32}), invalid, "INVALID_REQUEST"},
+		"redrive, no group":    {redrive(&sluicev1.RedriveDeadLettersRequest{ConsumerGroupId: "x", Selection: all}), codes.NotFound, "GROUP_NOT_FOUND"},
+		"discard, nothing":     {discard(&sluicev1.DiscardDeadLettersRequest{ConsumerGroupId: "w", Reason: "test"}), invalid, "INVALID_REQUEST"},
+		"discard, long reason": {discard(&sluicev1.DiscardDeadLettersRequest{ConsumerGroupId: "w", Selection: all, Reason: strings.Repeat("x", 257)}), invalid, "INVALID_REQUEST"},
+		"discard, no group":    {discard(&sluicev1.DiscardDeadLettersRequest{ConsumerGroupId: "x", Selection: all, Reason: "test"}), codes.NotFound, "GROUP_NOT_FOUND"},
 		"seek, by chat": {
 			seek(&sluicev1.SeekConsumerGroupRequest{ConsumerGroupId: "w", To: earliest(), ChatKeys: []string{"c"}}),
 			codes.FailedPrecondition, "SEEK_NOT_BY_CHAT",
 		},
+		"settle nothing": {func() error {
+			_, err := g.work.Settle(g.ctx, &sluicev1.SettleRequest{ConsumerGroupId: "w"})
+			return err
+		}, invalid, "INVALID_REQUEST"},
+		"delete, no group": {func() error {
+			_, err := g.groups.DeleteConsumerGroup(g.ctx, &sluicev1.DeleteConsumerGroupRequest{ConsumerGroupId: "x"})
+			return err
+		}, codes.NotFound, "GROUP_NOT_FOUND"},
+	}
+	before := g.everything()
+	for slices.ContainsFunc(before, unread) {
+		before = g.everything()
 	}
 	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) { wantError(t, tt.do(), tt.code, tt.reason) })
-	}
-	if st := g.status(); st.GetMembersTotal() != 0 {
-		t.Errorf("status = %v, want nothing changed", st)
+		t.Run(name, func(t *testing.T) {
+			wantError(t, tt.do(), tt.code, tt.reason)
+			if diff := cmp.Diff(before, g.everything(), protocmp.Transform()); diff != "" {
+				t.Errorf("it changed something:\n%s", diff)
+			}
+		})
 	}
 }
 
