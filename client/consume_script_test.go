@@ -2,14 +2,11 @@ package client_test
 
 import (
 	"context"
-	"net"
 	"sync"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -80,26 +77,10 @@ func playGroup(t *testing.T, steps ...func(*peer) error) (*client.Client, *group
 	s := &groupScript{t: t, steps: steps, group: &sluicev1.ConsumerGroup{
 		Name: "g", Order: sluicev1.Order_ORDER_CHAT, Lease: &sluicev1.LeasePolicy{Duration: durationpb.New(30 * time.Second)},
 	}}
-	srv := grpc.NewServer()
-	sluicev1.RegisterConsumerServiceServer(srv, s)
-	sluicev1.RegisterConsumerGroupServiceServer(srv, s)
-	ln := bufconn.Listen(1 << 16)
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(ln) }()
-	conn, err := grpc.NewClient("passthrough:///script",
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return ln.DialContext(ctx) }),
-		grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = conn.Close()
-		srv.Stop()
-		if err := <-served; err != nil {
-			t.Errorf("Serve: %v", err)
-		}
-	})
-	return client.New(conn), s
+	return serveScript(t, func(srv *grpc.Server) {
+		sluicev1.RegisterConsumerServiceServer(srv, s)
+		sluicev1.RegisterConsumerGroupServiceServer(srv, s)
+	}), s
 }
 
 // opened accepts the member, who still holds leases.

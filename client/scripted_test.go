@@ -48,8 +48,15 @@ func (s *script) asked() []*sluicev1.SubscribeRequest {
 func play(t *testing.T, steps ...func(stream) error) (*client.Client, *script) {
 	t.Helper()
 	s := &script{steps: steps}
+	return serveScript(t, func(srv *grpc.Server) { sluicev1.RegisterEventServiceServer(srv, s) }), s
+}
+
+// serveScript returns a client of a server with the services that register
+// registers.
+func serveScript(t *testing.T, register func(*grpc.Server)) *client.Client {
+	t.Helper()
 	srv := grpc.NewServer()
-	sluicev1.RegisterEventServiceServer(srv, s)
+	register(srv)
 	ln := bufconn.Listen(1 << 16)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()
@@ -66,7 +73,7 @@ func play(t *testing.T, steps ...func(stream) error) (*client.Client, *script) {
 			t.Errorf("Serve: %v", err)
 		}
 	})
-	return client.New(conn), s
+	return client.New(conn)
 }
 
 // send returns a step that sends frames and returns err.
