@@ -159,7 +159,7 @@ func TestDeadLetters(t *testing.T) {
 // TestConsumeExec runs a command that shows what it is given.
 func TestConsumeExec(t *testing.T) {
 	srv := servertest.Start(t)
-	command(t, srv, "groups", "create", "w", "--start", "earliest", "--backoff", "0s").want(t, 0, `.*`, ``)
+	command(t, srv, "groups", "create", "w", "--start", "earliest", "--lease", "1s").want(t, 0, `.*`, ``)
 	srv.MustPost("/", message(1, "hello"))
 	done := filepath.Join(t.TempDir(), "done")
 	script := `if [ -e ` + done + ` ]; then
