@@ -45,19 +45,29 @@ func TestTwoGatewaysShareIdentity(t *testing.T) {
 	gateways[1].MustPost("/", loaded)
 	gateways[1].MustPost("/", otherBot)
 
+	// What one gateway has stored the other knows a moment later: a stream waits
+	// for it.
 	var cursors [2][]string
 	for i, g := range gateways {
-		res, err := sluicev1.NewEventServiceClient(g.Conn()).ListEvents(t.Context(), &sluicev1.ListEventsRequest{})
+		stream, err := sluicev1.NewEventServiceClient(g.Conn()).Subscribe(t.Context(), &sluicev1.SubscribeRequest{
+			Start: &sluicev1.Position{At: &sluicev1.Position_Anchor{Anchor: sluicev1.Anchor_ANCHOR_EARLIEST}},
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		var got []uint64
-		for _, e := range res.GetEvents() {
-			cursors[i] = append(cursors[i], e.GetCursor())
-			got = append(got, e.GetRevisionOf())
+		for len(got) < 3 {
+			res, err := stream.Recv()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range res.GetEvents().GetEvents() {
+				cursors[i] = append(cursors[i], e.GetCursor())
+				got = append(got, e.GetRevisionOf())
+			}
 		}
 		if len(got) != 3 || got[0] != 0 || got[1] != 1 || got[2] != 0 {
-			t.Fatalf("gateway %d lists events that revise %v, want [0 1 0]", i, got)
+			t.Fatalf("gateway %d has events that revise %v, want [0 1 0]", i, got)
 		}
 	}
 	for i := range cursors[0] {
