@@ -50,11 +50,12 @@ type committer struct {
 
 // A pending append is published and waits for its outcome.
 type pending struct {
-	log       *Log
-	record    Record
-	duplicate bool
-	err       error
-	done      chan struct{} // closed once the fields above are final
+	log         *Log
+	record      Record
+	conditional bool // only as the record at its sequence
+	duplicate   bool
+	err         error
+	done        chan struct{} // closed once the fields above are final
 
 	msg *nats.Msg // as published
 }
@@ -93,6 +94,9 @@ func (c *committer) publish(p *pending) error {
 	msg := &nats.Msg{Subject: p.log.cfg.Name + "." + p.record.Subject, Data: p.record.Data}
 	if p.record.ID != "" {
 		msg.Header = nats.Header{server.JSMsgId: []string{p.record.ID}}
+	}
+	if p.conditional {
+		msg.Header = nats.Header{server.JSExpectedLastSeq: []string{strconv.FormatUint(p.record.Sequence-1, 10)}}
 	}
 	c.mu.Lock()
 	if c.stopped != nil {
@@ -330,12 +334,14 @@ func (c *committer) stop(err error) {
 	}
 }
 
-// JetStream's error codes for a stream that did not take a record and for an
-// account at its share of the disk.
+// JetStream's error codes for a stream that did not take a record, for an
+// account at its share of the disk, and for a stream that does not end where it
+// was expected to.
 const (
 	codeStoreFailed  = 10077
 	codeInsufficient = 10023
 	codeNoResources  = 10047
+	codeWrongLast    = 10071
 )
 
 // parseAck returns what an acknowledgement says.
@@ -363,6 +369,8 @@ func parseAck(m *nats.Msg) (sequence uint64, duplicate bool, err error) {
 	case ack.Error.ErrCode == codeStoreFailed && ack.Error.Description == server.ErrMaxBytes.Error(),
 		ack.Error.ErrCode == codeInsufficient, ack.Error.ErrCode == codeNoResources:
 		return 0, false, fmt.Errorf("%w: %s", ErrFull, ack.Error.Description)
+	case ack.Error.ErrCode == codeWrongLast:
+		return 0, false, ErrConflict
 	}
 	return 0, false, fmt.Errorf("%w: %s", ErrUnavailable, ack.Error.Description)
 }

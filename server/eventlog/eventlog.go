@@ -30,6 +30,10 @@ var (
 	// ErrClosed reports the use of an Engine after Close. Retrying cannot help.
 	ErrClosed = errors.New("eventlog: closed")
 
+	// ErrConflict reports that a conditional append was not made: the log does
+	// not end where it was expected to.
+	ErrConflict = errors.New("eventlog: the log has grown meanwhile")
+
 	// ErrNotFound reports that a log does not hold a record: removed, or not
 	// durable yet.
 	ErrNotFound = errors.New("eventlog: no such record")
@@ -133,6 +137,11 @@ type LogConfig struct {
 	// DropOldest removes the oldest records at MaxBytes; otherwise Append
 	// returns ErrFull.
 	DropOldest bool
+
+	// Exclusive says that one gateway at a time uses the log, and calls End
+	// before it reads: what others append is not followed, and that another removes
+	// the log is no failure. Embedded it changes nothing.
+	Exclusive bool
 }
 
 // A Record is an entry of a Log.

@@ -175,6 +175,12 @@ func (l *Log) Epoch() string { return l.epoch }
 // with the same ID is safe. r.Data must not be modified afterwards, whatever
 // the outcome.
 func (l *Log) Append(ctx context.Context, r Record) (Appended, error) {
+	r.Sequence = 0
+	return l.bounded(ctx, r)
+}
+
+// bounded appends r, at its sequence unless that is 0, as long as it may take.
+func (l *Log) bounded(ctx context.Context, r Record) (Appended, error) {
 	e := l.engine
 	if len(r.Data) > e.cfg.MaxRecord {
 		return Appended{}, fmt.Errorf("eventlog: a record of %d bytes is over the limit of %d", len(r.Data), e.cfg.MaxRecord)
@@ -197,6 +203,8 @@ func (l *Log) Append(ctx context.Context, r Record) (Appended, error) {
 		e.metrics.appends.WithLabelValues("stored").Inc()
 	case errors.Is(err, ErrFull):
 		e.metrics.appends.WithLabelValues("full").Inc()
+	case errors.Is(err, ErrConflict):
+		e.metrics.appends.WithLabelValues("conflict").Inc()
 	default:
 		e.metrics.appends.WithLabelValues("unknown").Inc()
 		if ctx.Err() != nil {
@@ -206,6 +214,18 @@ func (l *Log) Append(ctx context.Context, r Record) (Appended, error) {
 	return a, err
 }
 
+// AppendAt stores r as the record at sequence, from 1, and returns once it is
+// durable. r has no ID: the log never tries by itself again.
+//
+// It returns ErrConflict when the log does not end right before sequence, and
+// has stored nothing then; else the errors of Append. While several gateways
+// append to a log in this way, none overwrites what it has not seen.
+func (l *Log) AppendAt(ctx context.Context, sequence uint64, r Record) error {
+	r.Sequence = sequence
+	_, err := l.bounded(ctx, r)
+	return err
+}
+
 // append appends r, again where the storage failed under it and ctx allows.
 func (l *Log) append(ctx context.Context, r Record) (Appended, error) {
 	for {
@@ -213,7 +233,7 @@ func (l *Log) append(ctx context.Context, r Record) (Appended, error) {
 		if err != nil {
 			return Appended{}, err
 		}
-		p := &pending{log: l, record: r, done: make(chan struct{})}
+		p := &pending{log: l, record: r, conditional: r.Sequence > 0, done: make(chan struct{})}
 		if err = n.commits.publish(p); err == nil {
 			err = n.commits.await(ctx, p)
 		}

@@ -16,7 +16,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	m := &metrics{
 		appends: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sluice_eventlog_appends_total",
-			Help: "Appends by outcome: stored, duplicate, full, or unknown (the record may or may not be stored).",
+			Help: "Appends by outcome: stored, duplicate, full, conflict (another gateway was faster), or unknown (the record may or may not be stored).",
 		}, []string{"outcome"}),
 		sync: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "sluice_eventlog_sync_duration_seconds",

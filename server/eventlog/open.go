@@ -59,7 +59,7 @@ func (l *Log) open(ctx context.Context, n *node) error {
 	}
 	l.durable.Store(state.LastSeq)
 	l.moved = true
-	if l.engine.dir == nil {
+	if l.engine.dir == nil && !l.cfg.Exclusive {
 		return l.follow(ctx, n)
 	}
 	return nil
@@ -134,12 +134,15 @@ func (l *Log) mayBeGone(r checksum, state jetstream.StreamState) bool {
 // rollback removes the records that n recovered beyond what was durable when
 // its predecessor failed, and returns how many there were.
 func (l *Log) rollback(ctx context.Context, n *node) (removed int, err error) {
+	if l.engine.dir == nil {
+		if l.cfg.Exclusive {
+			return 0, nil // another gateway may have removed it
+		}
+		return 0, l.follow(ctx, n)
+	}
 	stream, err := n.js.Stream(ctx, l.cfg.Name)
 	if err != nil {
 		return 0, err
-	}
-	if l.engine.dir == nil {
-		return 0, l.follow(ctx, n)
 	}
 	durable, last := l.durable.Load(), stream.CachedInfo().State.LastSeq
 	if last < durable {

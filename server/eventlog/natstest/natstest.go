@@ -47,8 +47,11 @@ func Start(t testing.TB) *Cluster {
 			JetStream:  true,
 			StoreDir:   t.TempDir(),
 			SyncAlways: true,
-			Cluster:    server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: ports[nodes+i]},
-			Routes:     routes,
+			Cluster: server.ClusterOpts{
+				Name: "c", Host: "127.0.0.1", Port: ports[nodes+i],
+				NoAdvertise: true, // clients stay with the addresses that they were given
+			},
+			Routes: routes,
 		})
 		if err != nil {
 			t.Fatal(err)
