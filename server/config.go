@@ -30,6 +30,10 @@ type Config struct {
 	GRPCAddr     string
 	HTTPAddr     string
 
+	// AdvertiseAddr is where other gateways of the same NATSURL reach GRPCAddr.
+	// "" is GRPCAddr's, with the host's name where that is every address.
+	AdvertiseAddr string
+
 	Sources []Source // none is ingest.DefaultSource, open to all
 
 	MaxBody       Size // of a callback
@@ -64,6 +68,7 @@ type Config struct {
 
 	inputs   *Inputs  // where LoadConfig has read it; nil when it has not, and nothing is read again
 	timeouts timeouts // of the HTTP listeners; the zero value is the defaults
+	leaseTTL time.Duration
 }
 
 // A Source is a tenant: whoever posts callbacks to one URL. Its secrets are
@@ -138,6 +143,7 @@ func (c Config) Validate() error {
 	if c.NATSURL == "" {
 		p.when(c.DataDir == "", "data_dir", "must be set")
 		p.when(c.NATSCredentials != "", "nats_credentials", "is for an external server, but nats_url is not set")
+		p.when(c.AdvertiseAddr != "", "advertise_addr", "is for several gateways of one external cluster, but nats_url is not set")
 	} else {
 		for part := range strings.SplitSeq(string(c.NATSURL), ",") {
 			u, err := url.Parse(strings.TrimSpace(part))
@@ -151,6 +157,12 @@ func (c Config) Validate() error {
 	p.address("callback_addr", c.CallbackAddr)
 	p.address("grpc_addr", c.GRPCAddr)
 	p.address("http_addr", c.HTTPAddr)
+	if c.AdvertiseAddr != "" {
+		host, port, err := net.SplitHostPort(c.AdvertiseAddr)
+		n, _ := strconv.ParseUint(port, 10, 16)
+		p.when(err != nil || n == 0 || host == "" || strings.ContainsAny(host, " ") || net.ParseIP(host).IsUnspecified(), "advertise_addr",
+			"%q is not the host:port at which other gateways reach this one, such as 10.0.0.7:9090", c.AdvertiseAddr)
+	}
 	p.sources(c)
 
 	p.when(c.MaxBody < minMaxBody || c.MaxBody > maxMaxBody, "max_body", "%v is not between %v and %v",

@@ -27,17 +27,30 @@ func TestConfigValidate(t *testing.T) {
 		"external":          {edit: func(c *Config) { c.DataDir, c.NATSURL = "", "nats://a:4222, nats://b:4222" }},
 		"external, no host": {edit: func(c *Config) { c.NATSURL = "hunter2" }, want: []string{"nats_url: is no URL"}},
 		"stray credentials": {edit: func(c *Config) { c.NATSCredentials = "f" }, want: []string{"nats_credentials: is for"}},
-		"sync":              {edit: func(c *Config) { c.Sync = "never" }, want: []string{`sync: "never"`}},
-		"address":           {edit: func(c *Config) { c.GRPCAddr = "9090" }, want: []string{`grpc_addr: "9090"`}},
-		"port":              {edit: func(c *Config) { c.HTTPAddr = "127.0.0.1:70000" }, want: []string{`http_addr: "127.0.0.1:70000"`}},
-		"tiny body":         {edit: func(c *Config) { c.MaxBody = 100 }, want: []string{"max_body: 100 is not between 1KiB and 16MiB"}},
-		"long commit":       {edit: func(c *Config) { c.CommitTimeout = 9 * time.Second }, want: []string{"commit_timeout: 9s"}},
-		"short drain":       {edit: func(c *Config) { c.DrainTimeout = time.Second }, want: []string{"drain_timeout: 1s"}},
-		"short age":         {edit: func(c *Config) { c.MaxAge = time.Minute }, want: []string{"max_age: 1m0s"}},
-		"short quarantine":  {edit: func(c *Config) { c.QuarantineMaxAge = time.Minute }, want: []string{"quarantine_max_age: 1m0s"}},
-		"small log":         {edit: func(c *Config) { c.MaxBytes = 1 << 20 }, want: []string{"max_bytes: 1MiB"}},
-		"drop, no bound":    {edit: func(c *Config) { c.OnFull = OnFullDropOldest }, want: []string{"on_full: drop_oldest needs max_bytes"}},
-		"drop":              {edit: func(c *Config) { c.OnFull, c.MaxBytes = OnFullDropOldest, 1<<30 }},
+		"advertised":        {edit: func(c *Config) { c.NATSURL, c.AdvertiseAddr = "nats://a:4222", "gate-1.internal:9090" }},
+		"advertised to nobody": {
+			edit: func(c *Config) { c.AdvertiseAddr = "gate-1.internal:9090" },
+			want: []string{"advertise_addr: is for several gateways"},
+		},
+		"advertised, no port": {
+			edit: func(c *Config) { c.NATSURL, c.AdvertiseAddr = "nats://a:4222", "gate-1.internal" },
+			want: []string{`advertise_addr: "gate-1.internal"`},
+		},
+		"advertised, everywhere": {
+			edit: func(c *Config) { c.NATSURL, c.AdvertiseAddr = "nats://a:4222", "0.0.0.0:9090" },
+			want: []string{`advertise_addr: "0.0.0.0:9090"`},
+		},
+		"sync":             {edit: func(c *Config) { c.Sync = "never" }, want: []string{`sync: "never"`}},
+		"address":          {edit: func(c *Config) { c.GRPCAddr = "9090" }, want: []string{`grpc_addr: "9090"`}},
+		"port":             {edit: func(c *Config) { c.HTTPAddr = "127.0.0.1:70000" }, want: []string{`http_addr: "127.0.0.1:70000"`}},
+		"tiny body":        {edit: func(c *Config) { c.MaxBody = 100 }, want: []string{"max_body: 100 is not between 1KiB and 16MiB"}},
+		"long commit":      {edit: func(c *Config) { c.CommitTimeout = 9 * time.Second }, want: []string{"commit_timeout: 9s"}},
+		"short drain":      {edit: func(c *Config) { c.DrainTimeout = time.Second }, want: []string{"drain_timeout: 1s"}},
+		"short age":        {edit: func(c *Config) { c.MaxAge = time.Minute }, want: []string{"max_age: 1m0s"}},
+		"short quarantine": {edit: func(c *Config) { c.QuarantineMaxAge = time.Minute }, want: []string{"quarantine_max_age: 1m0s"}},
+		"small log":        {edit: func(c *Config) { c.MaxBytes = 1 << 20 }, want: []string{"max_bytes: 1MiB"}},
+		"drop, no bound":   {edit: func(c *Config) { c.OnFull = OnFullDropOldest }, want: []string{"on_full: drop_oldest needs max_bytes"}},
+		"drop":             {edit: func(c *Config) { c.OnFull, c.MaxBytes = OnFullDropOldest, 1<<30 }},
 		"all at once": {edit: func(c *Config) { *c = Config{} }, want: []string{
 			"data_dir", "callback_addr", "grpc_addr", "http_addr", "max_body", "commit_timeout", "drain_timeout",
 			"dedupe_window", "on_full", "log_format",
@@ -92,7 +105,7 @@ func TestConfigValidate(t *testing.T) {
 }
 
 // notSettings are the fields of Config that a user does not set.
-var notSettings = []string{"Registry", "Hangup", "inputs", "timeouts"}
+var notSettings = []string{"Registry", "Hangup", "inputs", "timeouts", "leaseTTL"}
 
 // TestSettings holds that each field of Config is one setting, that each setting
 // has all that a user needs, and that what is shown of a value sets it.

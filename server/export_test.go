@@ -11,6 +11,10 @@ func (c *Config) SetTimeouts(header, body time.Duration) {
 	c.timeouts.header, c.timeouts.body = header, body
 }
 
+// SetLeaseTTL sets how long a consumer group has no leader when the one that it
+// had has gone without a word.
+func (c *Config) SetLeaseTTL(d time.Duration) { c.leaseTTL = d }
+
 // LookAtConfig does what the server does every few seconds: it looks whether the
 // configuration has changed.
 func (s *Server) LookAtConfig() { s.reloader.look() }

@@ -72,6 +72,7 @@ func newGRPC(maxBody Size, ch chain, all services, extra ...grpc.ServerOption) *
 // newPublicGRPC returns the server of the gRPC listener.
 func (s *Server) newPublicGRPC(ch chain, all services) *grpc.Server {
 	srv := newGRPC(s.cfg.MaxBody, ch, all,
+		grpc.ChainUnaryInterceptor(s.groups.Forward),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -202,17 +203,21 @@ func (s *Server) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	groups := group.Config{
+	address, err := s.advertised()
+	if err != nil {
+		return err
+	}
+	s.groups, err = group.New(ctx, group.Config{
+		Engine:     s.engine,
+		Address:    address,
+		LeaseTTL:   s.cfg.leaseTTL,
 		Events:     events,
 		Positions:  subscriptions,
 		Draining:   s.draining,
 		Logger:     s.logger,
 		Registerer: s.cfg.Registry,
-	}
-	if s.cfg.NATSURL == "" {
-		groups.Engine = s.engine
-	}
-	if s.groups, err = group.New(ctx, groups); err != nil {
+	})
+	if err != nil {
 		return openError("open the consumer groups", err)
 	}
 	vendor, err := ingest.NewHandler(callbacks)
@@ -237,7 +242,7 @@ func (s *Server) build(ctx context.Context) error {
 		workers:    s.groups,
 	}
 	s.publicGRPC = s.newPublicGRPC(ch, all)
-	s.memoryGRPC = newGRPC(s.cfg.MaxBody, ch, all)
+	s.memoryGRPC = newGRPC(s.cfg.MaxBody, ch, all, grpc.ChainUnaryInterceptor(s.groups.Forward))
 	s.memoryListener = bufconn.Listen(memoryBuffer)
 	if s.gateway, err = dialMemory(s.memoryListener); err != nil {
 		return err
@@ -249,6 +254,24 @@ func (s *Server) build(ctx context.Context) error {
 	s.callbackHTTP = newCallbackHTTP(s.cfg.timeouts, s.logger, vendor)
 	s.apiHTTP = newAPIHTTP(s.cfg.timeouts, s.logger, s.apiHandler(gateway, s.cfg.Registry))
 	return nil
+}
+
+// advertised returns the address under which other gateways of the same cluster
+// reach this one; "" when the log is embedded, and there are none.
+func (s *Server) advertised() (string, error) {
+	if s.cfg.NATSURL == "" || s.cfg.AdvertiseAddr != "" {
+		return s.cfg.AdvertiseAddr, nil
+	}
+	host, port, err := net.SplitHostPort(s.GRPCAddr())
+	if err != nil {
+		return "", err
+	}
+	if ip := net.ParseIP(host); ip == nil || ip.IsUnspecified() {
+		if host, err = os.Hostname(); err != nil {
+			return "", fmt.Errorf("find a value for --advertise-addr: %w", err)
+		}
+	}
+	return net.JoinHostPort(host, port), nil
 }
 
 // logStart logs what differs from the defaults, and what an operator should

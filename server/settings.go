@@ -60,6 +60,12 @@ var settings = []Setting{
 		func(c *Config) any { return &c.GRPCAddr },
 	},
 	{
+		"advertise_addr", "ADDR",
+		"where other gateways of the same nats_url reach the gRPC API of this one, to forward calls to the leader of a consumer group; " +
+			"unset is grpc_addr, with this machine's name when that is every address",
+		func(c *Config) any { return &c.AdvertiseAddr },
+	},
+	{
 		"http_addr", "ADDR",
 		"where the HTTP API, /metrics, /healthz and /readyz listen; it has no authentication yet",
 		func(c *Config) any { return &c.HTTPAddr },

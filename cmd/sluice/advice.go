@@ -112,8 +112,8 @@ func groupAdvice(reason sluicev1.ErrorReason, facts map[string]string) string {
 		return "the line to the gateway was dead for a while; connect again"
 	case sluicev1.ErrorReason_ERROR_REASON_SEEK_NOT_BY_CHAT:
 		return "leave --chat-key out to move the whole group"
-	case sluicev1.ErrorReason_ERROR_REASON_GROUPS_NEED_EMBEDDED_LOG:
-		return "run the gateway without --nats-url, or read with `sluice tail`"
+	case sluicev1.ErrorReason_ERROR_REASON_GROUP_HAS_NO_LEADER:
+		return "try again in a moment. If it stays so, the gateways do not reach each other: their advertise_addr must be their gRPC address for the others"
 	default:
 		return ""
 	}

@@ -72,6 +72,8 @@ func TestAdviceForgetsNothing(t *testing.T) {
 		sluicev1.ErrorReason_ERROR_REASON_UNSPECIFIED:     true,
 		sluicev1.ErrorReason_ERROR_REASON_INVALID_FILTER:  true,
 		sluicev1.ErrorReason_ERROR_REASON_INVALID_REQUEST: true,
+
+		sluicev1.ErrorReason_ERROR_REASON_GROUPS_NEED_EMBEDDED_LOG: true, // not sent any more
 	}
 	for n, name := range sluicev1.ErrorReason_name {
 		reason := sluicev1.ErrorReason(n)

@@ -9,11 +9,10 @@ import (
 
 // End returns the sequence at which the log ends, by what the storage itself
 // says: records of other gateways are among those, however new. When it returns,
-// readers are shown all of them, and AppendAt of the next sequence fails unless
-// nothing came in between.
+// readers are shown all of them, and AppendAt of the next sequence fails when
+// there are others by then, or some on their way.
 //
-// It returns ErrUnavailable when the storage cannot be asked, or while an append
-// of this gateway's is under way whose caller has given up.
+// It returns ErrUnavailable when the storage cannot be asked.
 func (l *Log) End(ctx context.Context) (uint64, error) {
 	n, err := l.engine.running(ctx)
 	if err != nil {
@@ -37,8 +36,8 @@ func (l *Log) End(ctx context.Context) (uint64, error) {
 	}
 	// What was rolled back left its numbers behind, but nothing else.
 	under, err := n.fetches.request(ctx, l.cfg.Name, server.JSApiMsgGetRequest{Seq: durable + 1, Batch: 1})
-	if err == nil && len(under) > 0 && under[0].Sequence > l.Durable() {
-		err = fmt.Errorf("%w: record %d is not durable yet", ErrUnavailable, under[0].Sequence)
+	if err != nil || len(under) > 0 {
+		return durable, err
 	}
-	return max(last, l.Durable()), err
+	return last, nil
 }

@@ -16,9 +16,6 @@ import (
 
 // CreateConsumerGroup implements ConsumerGroupService.
 func (s *Service) CreateConsumerGroup(ctx context.Context, req *sluicev1.CreateConsumerGroupRequest) (*sluicev1.CreateConsumerGroupResponse, error) {
-	if err := s.usable(); err != nil {
-		return nil, err
-	}
 	name := req.GetConsumerGroupId()
 	if !validName(name) {
 		return nil, apierror.InvalidField("consumer_group_id", "must be 1 to %d letters, digits, \"_\" and \"-\"", maxName)
@@ -32,43 +29,53 @@ func (s *Service) CreateConsumerGroup(ctx context.Context, req *sluicev1.CreateC
 	if err != nil {
 		return nil, err
 	}
-	s.changes.Lock()
-	defer s.changes.Unlock()
-	if r, err := s.group(name); err == nil {
-		return existing(r.configuration(), group)
+	err = s.change(ctx, func() error {
+		group, err = s.create(ctx, group)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-	if len(s.all()) >= maxGroups {
-		return nil, &apierror.Error{
+	return &sluicev1.CreateConsumerGroupResponse{ConsumerGroup: group}, nil
+}
+
+// create stores a group that is complete and returns it as it is stored, or the
+// one that is there. s.changes is held.
+func (s *Service) create(ctx context.Context, wanted *sluicev1.ConsumerGroup) (*sluicev1.ConsumerGroup, error) {
+	if e, ok := s.catalog.named(wanted.GetName()); ok {
+		return existing(e.group, wanted)
+	}
+	if len(s.catalog.groups) >= maxGroups {
+		return wanted, &apierror.Error{
 			Code:     codes.ResourceExhausted,
 			Reason:   sluicev1.ErrorReason_ERROR_REASON_TOO_MANY_GROUPS,
 			Message:  "the server has as many consumer groups as it takes",
 			Metadata: map[string]string{"max_groups": strconv.Itoa(maxGroups)},
 		}
 	}
-	first, err := s.positions.Resolve(ctx, group.GetStart(), "consumer_group.start")
+	first, err := s.positions.Resolve(ctx, wanted.GetStart(), "consumer_group.start")
 	if err != nil {
-		return nil, err
+		return wanted, err
 	}
+	group := proto.CloneOf(wanted)
 	group.CreateTime = timestamppb.Now()
 	group.UpdateTime = group.GetCreateTime()
-	e := entry{group: group, incarnation: newIncarnation(), first: first}
-	if err := s.catalog.set(context.WithoutCancel(ctx), e); err != nil {
-		return nil, err
+	err = s.catalog.set(context.WithoutCancel(ctx), entry{group: group, incarnation: newIncarnation(), first: first})
+	if err != nil {
+		return wanted, err
 	}
-	s.add(e)
-	s.tidy(ctx)
-	return &sluicev1.CreateConsumerGroupResponse{ConsumerGroup: group}, nil
+	return group, nil
 }
 
 // existing returns the group that is there when it was created just as wanted
 // is, and has not changed since.
-func existing(is, wanted *sluicev1.ConsumerGroup) (*sluicev1.CreateConsumerGroupResponse, error) {
+func existing(is, wanted *sluicev1.ConsumerGroup) (*sluicev1.ConsumerGroup, error) {
 	plain := proto.CloneOf(is)
 	plain.CreateTime, plain.UpdateTime = nil, nil
 	if proto.Equal(plain, wanted) && proto.Equal(is.GetCreateTime(), is.GetUpdateTime()) {
-		return &sluicev1.CreateConsumerGroupResponse{ConsumerGroup: is}, nil
+		return is, nil
 	}
-	return nil, &apierror.Error{
+	return wanted, &apierror.Error{
 		Code:     codes.AlreadyExists,
 		Reason:   sluicev1.ErrorReason_ERROR_REASON_GROUP_EXISTS,
 		Message:  "there is a consumer group of that name",
@@ -76,16 +83,12 @@ func existing(is, wanted *sluicev1.ConsumerGroup) (*sluicev1.CreateConsumerGroup
 	}
 }
 
-// tidy keeps the catalog small.
-func (s *Service) tidy(ctx context.Context) {
-	if err := s.catalog.compact(context.WithoutCancel(ctx)); err != nil {
-		s.logger.Warn("the catalog of consumer groups could not be compacted", "err", err)
-	}
-}
-
 // GetConsumerGroup implements ConsumerGroupService.
-func (s *Service) GetConsumerGroup(_ context.Context, req *sluicev1.GetConsumerGroupRequest) (*sluicev1.GetConsumerGroupResponse, error) {
-	r, err := s.group(req.GetConsumerGroupId())
+func (s *Service) GetConsumerGroup(ctx context.Context, req *sluicev1.GetConsumerGroupRequest) (*sluicev1.GetConsumerGroupResponse, error) {
+	if err := s.refresh(ctx); err != nil {
+		return nil, err
+	}
+	r, err := s.group(ctx, req.GetConsumerGroupId())
 	if err != nil {
 		return nil, err
 	}
@@ -93,8 +96,8 @@ func (s *Service) GetConsumerGroup(_ context.Context, req *sluicev1.GetConsumerG
 }
 
 // ListConsumerGroups implements ConsumerGroupService.
-func (s *Service) ListConsumerGroups(_ context.Context, req *sluicev1.ListConsumerGroupsRequest) (*sluicev1.ListConsumerGroupsResponse, error) {
-	if err := s.usable(); err != nil {
+func (s *Service) ListConsumerGroups(ctx context.Context, req *sluicev1.ListConsumerGroupsRequest) (*sluicev1.ListConsumerGroupsResponse, error) {
+	if err := s.refresh(ctx); err != nil {
 		return nil, err
 	}
 	size, err := pageSize(req.GetPageSize())
@@ -123,29 +126,36 @@ func (s *Service) ListConsumerGroups(_ context.Context, req *sluicev1.ListConsum
 
 // UpdateConsumerGroup implements ConsumerGroupService.
 func (s *Service) UpdateConsumerGroup(ctx context.Context, req *sluicev1.UpdateConsumerGroupRequest) (*sluicev1.UpdateConsumerGroupResponse, error) {
-	s.changes.Lock()
-	defer s.changes.Unlock()
-	r, err := s.group(req.GetConsumerGroupId())
+	r, err := s.group(ctx, req.GetConsumerGroupId())
 	if err != nil {
 		return nil, err
 	}
 	if req.GetConsumerGroup() == nil {
 		return nil, apierror.InvalidField("consumer_group", "must be set")
 	}
-	group, err := update(r.configuration(), req)
+	if !r.leads() { // it is to take effect
+		return nil, r.noLeader()
+	}
+	var group *sluicev1.ConsumerGroup
+	ctx = context.WithoutCancel(ctx) // once it is in the catalog it is to take effect
+	err = s.change(ctx, func() error {
+		e, ok := s.catalog.groups[r.incarnation]
+		if !ok {
+			return notFound(r.name)
+		}
+		if e.group, err = update(e.group, req); err != nil {
+			return err
+		}
+		if e.group, err = complete(e.group); err != nil {
+			return err
+		}
+		e.group.UpdateTime = timestamppb.Now()
+		group = e.group
+		return s.catalog.set(ctx, e)
+	})
 	if err != nil {
 		return nil, err
 	}
-	if group, err = complete(group); err != nil {
-		return nil, err
-	}
-	group.UpdateTime = timestamppb.Now()
-	ctx = context.WithoutCancel(ctx) // once it is in the catalog it is to take effect
-	if err := s.catalog.set(ctx, entry{group: group, incarnation: r.incarnation, first: r.first}); err != nil {
-		return nil, err
-	}
-	r.setConfiguration(group)
-	s.tidy(ctx)
 	// When this fails, the group takes it over as soon as it goes on.
 	if err := r.call(ctx, func(c *core) error { return c.configure(c.ctx, group) }); err != nil {
 		return nil, err
@@ -155,21 +165,15 @@ func (s *Service) UpdateConsumerGroup(ctx context.Context, req *sluicev1.UpdateC
 
 // DeleteConsumerGroup implements ConsumerGroupService.
 func (s *Service) DeleteConsumerGroup(ctx context.Context, req *sluicev1.DeleteConsumerGroupRequest) (*sluicev1.DeleteConsumerGroupResponse, error) {
-	s.changes.Lock()
-	defer s.changes.Unlock()
-	r, err := s.group(req.GetConsumerGroupId())
+	err := s.change(ctx, func() error {
+		e, ok := s.catalog.named(req.GetConsumerGroupId())
+		if !ok {
+			return notFound(req.GetConsumerGroupId())
+		}
+		return s.catalog.delete(context.WithoutCancel(ctx), e.incarnation)
+	})
 	if err != nil {
 		return nil, err
 	}
-	ctx = context.WithoutCancel(ctx)
-	if err := s.catalog.delete(ctx, r.incarnation); err != nil {
-		return nil, err
-	}
-	s.remove(r.name)
-	// It is deleted. Should its log stay, the next start removes it.
-	if err := s.catalog.bury(ctx, r.incarnation); err != nil {
-		s.logger.Warn("the log of a deleted consumer group could not be removed yet", "group", r.name, "err", err)
-	}
-	s.tidy(ctx)
 	return &sluicev1.DeleteConsumerGroupResponse{}, nil
 }

@@ -30,46 +30,50 @@ func journalLog(incarnation uint64) string { return fmt.Sprintf("GROUP_%016X", i
 
 // A catalog is the groups that there are: a fold of a log with a record for
 // each change, under "set.<incarnation>.<first>" or "delete.<incarnation>".
-// Only its owner may use it, from one goroutine at a time.
+// Gateways of one cluster share the log. A change is stored right behind what
+// was folded, or not at all: eventlog.ErrConflict says that there is more to
+// fold. Only its owner may use a catalog, from one goroutine at a time.
 type catalog struct {
-	engine  *eventlog.Engine
-	log     *eventlog.Log
-	groups  map[uint64]entry // by incarnation
-	dying   map[uint64]bool  // deleted, but their logs may still be there
-	records int              // that the log holds
+	engine *eventlog.Engine
+	log    *eventlog.Log
+	end    uint64           // sequence up to which the log is folded
+	groups map[uint64]entry // by incarnation
+	dying  map[uint64]bool  // deleted, but their logs may still be there
 }
 
-// openCatalog reads the catalog, and ends deletions that a crash interrupted.
+// openCatalog reads the catalog.
 func openCatalog(ctx context.Context, engine *eventlog.Engine) (*catalog, error) {
 	log, err := engine.Log(ctx, eventlog.LogConfig{Name: catalogLog})
 	if err != nil {
 		return nil, err
 	}
 	c := &catalog{engine: engine, log: log, groups: map[uint64]entry{}, dying: map[uint64]bool{}}
-	for r := c.log.Read(0); r.Position() < c.log.Durable(); {
-		records, err := r.Next(ctx, maxRead)
-		if err != nil {
-			return nil, err
-		}
-		for _, rec := range records {
-			if err := c.fold(rec); err != nil {
-				return nil, fmt.Errorf("record %d: %w", rec.Sequence, err)
-			}
-		}
+	return c, c.catchUp(ctx)
+}
+
+// catchUp folds all changes that there are.
+func (c *catalog) catchUp(ctx context.Context) error {
+	from := c.end
+	if from > 0 {
+		from++
 	}
-	for incarnation := range maps.Clone(c.dying) {
-		if err := c.bury(ctx, incarnation); err != nil {
-			return nil, err
-		}
+	end, err := readToEnd(ctx, c.log, from, c.fold)
+	if gone := (*eventlog.TruncatedError)(nil); errors.As(err, &gone) {
+		// Another gateway has compacted it: what it has left says all.
+		clear(c.groups)
+		c.end = 0
+		return c.catchUp(ctx)
 	}
-	return c, nil
+	if err == nil {
+		c.end = end
+	}
+	return err
 }
 
 var errCatalog = errors.New("not a record of the catalog")
 
-// fold takes over a change.
+// fold takes over a change. Doing so again changes nothing, in order.
 func (c *catalog) fold(rec eventlog.Record) error {
-	c.records++
 	verb, args, _ := strings.Cut(rec.Subject, ".")
 	name, rest, _ := strings.Cut(args, ".")
 	incarnation, err := strconv.ParseUint(name, 16, 64)
@@ -86,12 +90,6 @@ func (c *catalog) fold(rec eventlog.Record) error {
 		if err := proto.Unmarshal(rec.Data, group); err != nil {
 			return err
 		}
-		for other, e := range c.groups {
-			if e.group.GetName() == group.GetName() && other != incarnation {
-				delete(c.groups, other) // nobody was told that it exists
-				c.dying[other] = true
-			}
-		}
 		c.groups[incarnation] = entry{group: group, incarnation: incarnation, first: first}
 	case "delete":
 		delete(c.groups, incarnation)
@@ -107,6 +105,16 @@ func (c *catalog) entries() []entry {
 	return slices.SortedFunc(maps.Values(c.groups), func(a, b entry) int {
 		return strings.Compare(a.group.GetName(), b.group.GetName())
 	})
+}
+
+// named returns the group of that name.
+func (c *catalog) named(name string) (entry, bool) {
+	for _, e := range c.groups {
+		if e.group.GetName() == name {
+			return e, true
+		}
+	}
+	return entry{}, false
 }
 
 // set stores a group that is new or has changed.
@@ -133,7 +141,9 @@ func (c *catalog) delete(ctx context.Context, incarnation uint64) error {
 	return nil
 }
 
-// bury removes the log of a deleted group, which nobody uses any more.
+// bury removes the log of a deleted group, which this gateway does not use any
+// more. Each gateway does so: one that learned late of the deletion may have
+// made the log anew.
 func (c *catalog) bury(ctx context.Context, incarnation uint64) error {
 	if err := c.engine.Remove(ctx, journalLog(incarnation)); err != nil {
 		return err
@@ -142,29 +152,26 @@ func (c *catalog) bury(ctx context.Context, incarnation uint64) error {
 	return nil
 }
 
-// append stores a change. The ID lets the log try again by itself.
+// append stores a change behind what was folded.
 func (c *catalog) append(ctx context.Context, subject string, data []byte) error {
-	_, err := c.log.Append(ctx, eventlog.Record{Subject: subject, ID: newID(), Data: data})
+	err := c.log.AppendAt(ctx, c.end+1, eventlog.Record{Subject: subject, Data: data})
 	if err == nil {
-		c.records++
+		c.end++
 	}
 	return err
 }
 
 // compact writes the groups anew when most records of the log are history. It
-// can fail at any point, and changes nothing that is to be remembered.
+// can fail at any point, and changes nothing that is to be remembered: what is
+// before the new records goes only when nothing came between them.
 func (c *catalog) compact(ctx context.Context) error {
-	if c.records < 64+4*(len(c.groups)+len(c.dying)) {
-		return nil
+	state, err := c.log.State(ctx)
+	if err != nil || state.Count < uint64(64+4*(len(c.groups)+len(c.dying))) {
+		return err
 	}
-	first := c.log.Durable() + 1
-	c.records = 0
+	first := c.end + 1
 	for _, e := range c.entries() {
-		data, err := proto.Marshal(e.group)
-		if err != nil {
-			return err
-		}
-		if err := c.append(ctx, fmt.Sprintf("set.%016x.%d", e.incarnation, e.first), data); err != nil {
+		if err := c.set(ctx, e); err != nil {
 			return err
 		}
 	}
@@ -174,4 +181,27 @@ func (c *catalog) compact(ctx context.Context) error {
 		}
 	}
 	return c.log.Trim(ctx, first)
+}
+
+// readToEnd calls visit for each record of log, from the one at first or, for 0,
+// the oldest, and returns the sequence at which the log ends: AppendAt of the
+// next fails when visit has missed anything.
+func readToEnd(ctx context.Context, log *eventlog.Log, first uint64, visit func(eventlog.Record) error) (uint64, error) {
+	end, err := log.End(ctx)
+	if err != nil {
+		return 0, err
+	}
+	r := log.Read(first)
+	for r.Position() < log.Durable() {
+		records, err := r.Next(ctx, maxRead)
+		if err != nil {
+			return 0, err
+		}
+		for _, rec := range records {
+			if err := visit(rec); err != nil {
+				return 0, fmt.Errorf("record %d: %w", rec.Sequence, err)
+			}
+		}
+	}
+	return max(end, r.Position()), nil
 }

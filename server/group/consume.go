@@ -51,9 +51,6 @@ type consumer struct {
 
 // Consume implements ConsumerService.
 func (s *Service) Consume(stream consumeStream) error {
-	if err := s.usable(); err != nil {
-		return err
-	}
 	first := make(chan received, 1) // one place: the call may have ended
 	go func() {
 		req, err := stream.Recv()
@@ -74,6 +71,13 @@ func (s *Service) Consume(stream consumeStream) error {
 	c, credits, err := s.consumer(stream, open.req.GetOpen())
 	if err != nil {
 		return err
+	}
+	conn, err := s.toLeader(stream.Context(), c.runner)
+	if err != nil {
+		return err
+	}
+	if conn != nil {
+		return s.proxy(stream, conn, c.runner, open.req)
 	}
 	if err := c.enter(credits); err != nil {
 		return err
@@ -117,7 +121,7 @@ func (s *Service) consumer(stream consumeStream, open *sluicev1.ConsumeOpen) (*c
 	if err != nil {
 		return nil, none, err
 	}
-	r, err := s.group(open.GetConsumerGroupId())
+	r, err := s.group(stream.Context(), open.GetConsumerGroupId())
 	if err != nil {
 		return nil, none, err
 	}
@@ -265,15 +269,20 @@ func (c *consumer) send() error {
 				return err
 			}
 		case <-c.service.draining:
-			return c.stream.Send(&sluicev1.ConsumeResponse{
-				Frame: &sluicev1.ConsumeResponse_GoingAway{GoingAway: &sluicev1.GoingAway{Reason: "DRAINING"}},
-			})
+			return c.stream.Send(goingAway())
 		case <-c.stopped:
 			return c.ended()
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 		beat.Reset(c.heartbeat)
+	}
+}
+
+// goingAway is the last frame of a stream when the server drains.
+func goingAway() *sluicev1.ConsumeResponse {
+	return &sluicev1.ConsumeResponse{
+		Frame: &sluicev1.ConsumeResponse_GoingAway{GoingAway: &sluicev1.GoingAway{Reason: "DRAINING"}},
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 // A core is the state of a group in the hands of its goroutine.
 type core struct {
 	*runner
+	lease *eventlog.Lease // of the group; nil when there are no other gateways
 
 	scheduler *schedule.Scheduler
 	journal   journal
@@ -54,15 +55,20 @@ type flight struct {
 }
 
 // load reads the state of the group. The first thing it writes is all of that:
-// should the journal have grown by something that was still under way, this
-// write shows it.
-func (r *runner) load(ctx context.Context) (*core, error) {
-	log, err := r.service.engine.Log(ctx, eventlog.LogConfig{Name: journalLog(r.incarnation)})
+// should the journal have grown by something that was still under way, here or
+// at the gateway that led before, this write shows it.
+func (r *runner) load(ctx context.Context, lease *eventlog.Lease) (*core, error) {
+	log, err := r.service.engine.Log(ctx, eventlog.LogConfig{Name: journalLog(r.incarnation), Exclusive: true})
+	if err != nil {
+		return nil, err
+	}
+	// Who led before may have read further than this gateway has heard of.
+	end, err := r.service.events.End(ctx)
 	if err != nil {
 		return nil, err
 	}
 	c := &core{
-		runner: r, journal: journal{log: log},
+		runner: r, lease: lease, journal: journal{log: log},
 		sessions: map[string]*session{}, pulls: map[string][]*pull{},
 		written: make(chan error, 1), // one place: there is one write at a time
 	}
@@ -71,7 +77,7 @@ func (r *runner) load(ctx context.Context) (*core, error) {
 		return nil, err
 	}
 	c.scheduler.Start(time.Now())
-	if end := r.service.events.Durable(); c.scheduler.Position() > end {
+	if c.scheduler.Position() > end {
 		r.service.logger.Warn("the log has lost events that a consumer group had read, it goes on at the end",
 			"group", r.name, "position", c.scheduler.Position(), "last_sequence", end)
 		c.scheduler.Seek(end + 1)
@@ -274,6 +280,9 @@ func (c *core) flush() (*schedule.Output, error) {
 		go c.write(data, c.journal.replace)
 	case len(out.Journal) > 0:
 		go c.write(bytes.Clone(out.Journal), c.journal.batch)
+	case c.lease != nil && !c.lease.Held():
+		c.failed = true
+		return out, errDeposed // it may know less than who leads now
 	default:
 		c.release()
 	}

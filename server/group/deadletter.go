@@ -20,7 +20,7 @@ const (
 
 // ListDeadLetters implements ConsumerGroupService.
 func (s *Service) ListDeadLetters(ctx context.Context, req *sluicev1.ListDeadLettersRequest) (*sluicev1.ListDeadLettersResponse, error) {
-	r, err := s.group(req.GetConsumerGroupId())
+	r, err := s.group(ctx, req.GetConsumerGroupId())
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +78,7 @@ func (s *Service) ListDeadLetters(ctx context.Context, req *sluicev1.ListDeadLet
 
 // RedriveDeadLetters implements ConsumerGroupService.
 func (s *Service) RedriveDeadLetters(ctx context.Context, req *sluicev1.RedriveDeadLettersRequest) (*sluicev1.RedriveDeadLettersResponse, error) {
-	r, err := s.group(req.GetConsumerGroupId())
+	r, err := s.group(ctx, req.GetConsumerGroupId())
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +102,7 @@ func (s *Service) RedriveDeadLetters(ctx context.Context, req *sluicev1.RedriveD
 
 // DiscardDeadLetters implements ConsumerGroupService.
 func (s *Service) DiscardDeadLetters(ctx context.Context, req *sluicev1.DiscardDeadLettersRequest) (*sluicev1.DiscardDeadLettersResponse, error) {
-	r, err := s.group(req.GetConsumerGroupId())
+	r, err := s.group(ctx, req.GetConsumerGroupId())
 	if err != nil {
 		return nil, err
 	}

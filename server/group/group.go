@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
@@ -25,10 +26,17 @@ import (
 
 // Config says what a Service works on.
 type Config struct {
-	// Engine is where the groups' own logs live. nil refuses every call: the
-	// log is in an external cluster, where one gateway would have to lead each
-	// group.
+	// Engine is where the groups' own logs live. Required.
 	Engine *eventlog.Engine
+
+	// Address is where other gateways of the same external cluster reach this
+	// one's gRPC API, as host:port: one of them leads each group, and the others
+	// forward to it. Unset is that there are no others: this one leads all.
+	Address string
+
+	// LeaseTTL is how long a group has no leader when the gateway that led it
+	// has gone without a word. 0 means 10 s.
+	LeaseTTL time.Duration
 
 	// Events is the log of events. Required.
 	Events *eventlog.Log
@@ -50,6 +58,9 @@ type Config struct {
 // maxGroups is how many groups a server takes.
 const maxGroups = 1000
 
+// leaseBucket is where the leases of groups are in an external cluster.
+const leaseBucket = "GROUP_LEADERS"
+
 // A Service implements ConsumerService and ConsumerGroupService. It is safe for
 // concurrent use.
 type Service struct {
@@ -57,15 +68,17 @@ type Service struct {
 	sluicev1.UnimplementedConsumerGroupServiceServer
 
 	engine    *eventlog.Engine
+	leases    *eventlog.Leases // who leads which group; nil: this gateway does
+	peers     peers
 	events    *eventlog.Log
 	positions *subscription.Service
 	draining  <-chan struct{}
 	logger    *slog.Logger
 	metrics   *metrics
-	catalog   *catalog
 
-	changes sync.Mutex     // held while the catalog changes, before mu
-	running sync.WaitGroup // the runners
+	changes sync.Mutex // held while the catalog changes, before mu
+	catalog *catalog
+	running sync.WaitGroup // the runners, and what follows the catalog
 
 	mu      sync.Mutex
 	started bool
@@ -77,8 +90,8 @@ type Service struct {
 // New returns the Service that cfg describes, with the groups that there are.
 // They stand still until Start.
 func New(ctx context.Context, cfg Config) (*Service, error) {
-	if cfg.Events == nil || cfg.Positions == nil {
-		return nil, errors.New("group: Config.Events and Config.Positions must be set")
+	if cfg.Engine == nil || cfg.Events == nil || cfg.Positions == nil {
+		return nil, errors.New("group: Config.Engine, Config.Events and Config.Positions must be set")
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -92,15 +105,16 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if s.metrics, err = newMetrics(cfg.Registerer, s); err != nil {
 		return nil, err
 	}
-	if s.engine == nil {
-		return s, nil
-	}
 	if s.catalog, err = openCatalog(ctx, s.engine); err != nil {
 		return nil, fmt.Errorf("open the catalog of consumer groups: %w", err)
 	}
-	for _, e := range s.catalog.entries() {
-		s.groups[e.group.GetName()] = newRunner(s, e)
+	if cfg.Address != "" {
+		s.leases, err = s.engine.Leases(ctx, eventlog.LeaseConfig{Bucket: leaseBucket, Value: cfg.Address, TTL: cfg.LeaseTTL})
+		if err != nil {
+			return nil, err
+		}
 	}
+	s.apply(ctx)
 	return s, nil
 }
 
@@ -112,6 +126,7 @@ func (s *Service) Start() {
 	for _, r := range s.groups {
 		s.running.Go(func() { r.run() })
 	}
+	s.running.Go(s.follow)
 }
 
 // Close stops the groups and waits for them. It comes after the last call has
@@ -122,12 +137,19 @@ func (s *Service) Close() {
 	s.cancel()
 	s.mu.Unlock()
 	s.running.Wait()
+	if s.leases != nil {
+		s.leases.Close()
+	}
+	s.peers.close()
 }
 
-// add makes a group known, and starts it.
+// add makes a group known and starts it, unless it is known.
 func (s *Service) add(e entry) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.groups[e.group.GetName()] != nil {
+		return
+	}
 	r := newRunner(s, e)
 	s.groups[e.group.GetName()] = r
 	if s.started {
@@ -150,16 +172,25 @@ func (s *Service) remove(name string) {
 }
 
 // group returns the group of that name.
-func (s *Service) group(name string) (*runner, error) {
-	if err := s.usable(); err != nil {
-		return nil, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if r := s.groups[name]; r != nil {
+func (s *Service) group(ctx context.Context, name string) (*runner, error) {
+	if r := s.known(name); r != nil {
 		return r, nil
 	}
+	if validName(name) {
+		if err := s.refresh(ctx); err != nil {
+			return nil, err
+		}
+		if r := s.known(name); r != nil {
+			return r, nil
+		}
+	}
 	return nil, notFound(name)
+}
+
+func (s *Service) known(name string) *runner {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.groups[name]
 }
 
 // all returns the groups, in no order.
@@ -171,18 +202,6 @@ func (s *Service) all() []*runner {
 		all = append(all, r)
 	}
 	return all
-}
-
-// usable says whether there can be groups.
-func (s *Service) usable() error {
-	if s.engine == nil {
-		return &apierror.Error{
-			Code:    codes.FailedPrecondition,
-			Reason:  sluicev1.ErrorReason_ERROR_REASON_GROUPS_NEED_EMBEDDED_LOG,
-			Message: "consumer groups need the embedded log: they do not work with an external NATS cluster yet",
-		}
-	}
-	return nil
 }
 
 // isDraining says whether the server stops.

@@ -38,11 +38,11 @@ const (
 	kindSnapshot = "snapshot"
 )
 
-// errDiverged reports that a journal holds something that its owner does not
-// know: an append whose outcome was unknown took effect late.
-var errDiverged = fmt.Errorf("%w: the group's journal has grown by itself", eventlog.ErrUnavailable)
-
 // A journal is the log of one group. One goroutine at a time may use it.
+//
+// Each record is stored right behind those that are known, or not at all, and
+// then eventlog.ErrConflict says that there are others: of a gateway that leads
+// the group by now, or an append of our own whose outcome was unknown.
 type journal struct {
 	log      *eventlog.Log
 	last     uint64 // sequence of the newest record that is known
@@ -56,39 +56,32 @@ func (j *journal) load(ctx context.Context) (snapshot []byte, batches [][]byte, 
 	*j = journal{log: j.log}
 	var parts []byte
 	var next int
-	r := j.log.Read(0)
-	for r.Position() < j.log.Durable() {
-		records, err := r.Next(ctx, maxRead)
+	j.last, err = readToEnd(ctx, j.log, 0, func(rec eventlog.Record) error {
+		kind, part, of, err := parseSubject(rec.Subject)
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
-		for _, rec := range records {
-			kind, part, of, err := parseSubject(rec.Subject)
-			if err != nil {
-				return nil, nil, fmt.Errorf("record %d: %w", rec.Sequence, err)
-			}
-			if part == 1 {
-				parts, next = nil, 1
-			}
-			if part != next {
-				continue // the end of something that was trimmed or never written whole
-			}
-			parts, next = append(parts, rec.Data...), next+1
-			switch {
-			case part < of:
-				continue
-			case kind == kindSnapshot:
-				snapshot, batches = parts, nil
-				j.snapshot, j.size = len(parts), 0
-			default:
-				batches = append(batches, parts)
-				j.size += len(parts)
-			}
-			next = 0
+		if part == 1 {
+			parts, next = nil, 1
 		}
-	}
-	j.last = r.Position()
-	return snapshot, batches, nil
+		if part != next {
+			return nil // the end of something that was trimmed or never written whole
+		}
+		parts, next = append(parts, rec.Data...), next+1
+		switch {
+		case part < of:
+			return nil
+		case kind == kindSnapshot:
+			snapshot, batches = parts, nil
+			j.snapshot, j.size = len(parts), 0
+		default:
+			batches = append(batches, parts)
+			j.size += len(parts)
+		}
+		next = 0
+		return nil
+	})
+	return snapshot, batches, err
 }
 
 var errJournal = errors.New("not a record of a group's journal")
@@ -111,14 +104,10 @@ func (j *journal) append(ctx context.Context, kind string, data []byte) (uint64,
 	parts := slices.Collect(slices.Chunk(data, maxPart))
 	first := j.last + 1
 	for i, part := range parts {
-		a, err := j.log.Append(ctx, eventlog.Record{
+		if err := j.log.AppendAt(ctx, j.last+1, eventlog.Record{
 			Subject: fmt.Sprintf("%s.%d.%d", kind, i+1, len(parts)), Data: part,
-		})
-		if err != nil {
+		}); err != nil {
 			return 0, err
-		}
-		if a.Sequence != j.last+1 {
-			return 0, errDiverged
 		}
 		j.last++
 	}

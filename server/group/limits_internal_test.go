@@ -42,7 +42,7 @@ func TestMaxGroups(t *testing.T) {
 // those can come back, and that there is room again when one has left.
 func TestMaxMembers(t *testing.T) {
 	s := open(t)
-	r, err := s.group("w")
+	r, err := s.group(t.Context(), "w")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,8 @@ type metrics struct {
 	attempts *prometheus.HistogramVec
 	sizes    *prometheus.HistogramVec
 	removed  *prometheus.CounterVec
+
+	forwarded prometheus.Counter // of no group
 }
 
 // How a delivery ended: the values of a label.
@@ -47,11 +49,15 @@ func newMetrics(r prometheus.Registerer, s *Service) (*metrics, error) {
 			Name: "sluice_group_removed_events_total",
 			Help: "Events that retention removed before a group had settled them.",
 		}, []string{"group"}),
+		forwarded: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sluice_group_forwarded_calls_total",
+			Help: "Calls and streams that went on to another gateway, which leads their group.",
+		}),
 	}
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.ended, m.attempts, m.sizes, m.removed, standings{s}} {
+	for _, c := range []prometheus.Collector{m.ended, m.attempts, m.sizes, m.removed, m.forwarded, standings{s}} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}
@@ -83,6 +89,7 @@ type standings struct{ service *Service }
 const collectTimeout = time.Second
 
 var (
+	leading      = standingDesc("leading", "1 where this gateway leads the group, else 0; the rest is known only there.")
 	lagEvents    = standingDesc("lag_events", "Events that the group has not settled, those that it has not read included.")
 	lagAge       = standingDesc("lag_age_seconds", "How long ago the oldest of them was received.")
 	blockedChats = standingDesc("blocked_chats", "Chats that wait for a retry or are stopped.")
@@ -95,7 +102,7 @@ func standingDesc(name, help string) *prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (standings) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{lagEvents, lagAge, blockedChats, deadLetters} {
+	for _, d := range []*prometheus.Desc{leading, lagEvents, lagAge, blockedChats, deadLetters} {
 		out <- d
 	}
 }
@@ -106,6 +113,14 @@ func (c standings) Collect(out chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(c.service.ctx, collectTimeout)
 	defer cancel()
 	for _, r := range c.service.all() {
+		leads := 0.0
+		if r.leads() {
+			leads = 1
+		}
+		out <- prometheus.MustNewConstMetric(leading, prometheus.GaugeValue, leads, r.name)
+		if leads == 0 {
+			continue
+		}
 		st, err := r.standing(ctx, false)
 		if err != nil {
 			continue

@@ -17,7 +17,7 @@ const (
 
 // Pull implements ConsumerService.
 func (s *Service) Pull(ctx context.Context, req *sluicev1.PullRequest) (*sluicev1.PullResponse, error) {
-	r, err := s.group(req.GetConsumerGroupId())
+	r, err := s.group(ctx, req.GetConsumerGroupId())
 	if err != nil {
 		return nil, err
 	}

@@ -2,22 +2,17 @@ package group
 
 import (
 	"context"
-	"errors"
 	"sync"
-	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/apierror"
-	"github.com/sluicegate/sluice/server/eventlog"
 )
 
 // maxInputs is how many inputs of a group wait, and how many go into one write
 // of its journal.
 const maxInputs = 1024
-
-// restDelay is how long a group whose storage failed refuses calls before it
-// tries again.
-const restDelay = 500 * time.Millisecond
 
 // An input is something that is to be done to a group's state.
 type input struct {
@@ -31,7 +26,8 @@ type input struct {
 }
 
 // A runner is a group. Its goroutine is the only one that touches its state;
-// all others hand it inputs. Everything but run is safe for concurrent use.
+// all others hand it inputs. While another gateway leads the group there is no
+// state, and inputs are refused. Everything but run is safe for concurrent use.
 type runner struct {
 	service     *Service
 	name        string
@@ -43,8 +39,9 @@ type runner struct {
 	ctx     context.Context //nolint:containedctx // of the goroutine
 	cancel  context.CancelFunc
 
-	mu    sync.Mutex
-	group *sluicev1.ConsumerGroup // never modified, only replaced
+	mu      sync.Mutex
+	group   *sluicev1.ConsumerGroup // never modified, only replaced
+	leading bool
 }
 
 func newRunner(s *Service, e entry) *runner {
@@ -68,10 +65,16 @@ func (r *runner) configuration() *sluicev1.ConsumerGroup {
 	return r.group
 }
 
+// setConfiguration has the group take over a configuration. It does not wait for
+// it: what takes over the same one afterwards finds it taken over.
 func (r *runner) setConfiguration(g *sluicev1.ConsumerGroup) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	same := proto.Equal(g, r.group)
 	r.group = g
+	r.mu.Unlock()
+	if !same {
+		_ = r.post(r.ctx, input{do: func(c *core) error { return c.configure(c.ctx, g) }}) // ends with the group
+	}
 }
 
 // ended is the error of calls on a group that has stopped.
@@ -80,64 +83,6 @@ func (r *runner) ended() error {
 		return apierror.Draining()
 	}
 	return notFound(r.name)
-}
-
-// run leads the group until its context ends. When the storage fails it drops
-// the state, which may differ from what is stored, and reads it again.
-func (r *runner) run() {
-	defer close(r.stopped)
-	defer r.cancel()
-	for r.ctx.Err() == nil {
-		err := r.lead()
-		if r.ctx.Err() != nil {
-			return
-		}
-		r.service.logger.Warn("a consumer group cannot go on, reading it again", "group", r.name, "err", err)
-		if errors.Is(err, errDiverged) {
-			continue
-		}
-		r.rest(err)
-	}
-}
-
-// lead reads the group's state and serves it until something fails.
-func (r *runner) lead() error {
-	c, err := r.load(r.ctx)
-	if err != nil {
-		return err
-	}
-	err = c.serve(r.ctx)
-	if r.ctx.Err() != nil {
-		c.close(r.ended())
-	} else {
-		c.close(unavailable(err))
-	}
-	return err
-}
-
-// unavailable is what calls return while a group cannot go on because of err.
-func unavailable(err error) error {
-	if errors.Is(err, eventlog.ErrFull) {
-		return err
-	}
-	return errors.Join(eventlog.ErrUnavailable, err)
-}
-
-// rest refuses what comes, for a while.
-func (r *runner) rest(reason error) {
-	reason = unavailable(reason)
-	t := time.NewTimer(restDelay)
-	defer t.Stop()
-	for {
-		select {
-		case in := <-r.inputs:
-			in.finish(reason)
-		case <-t.C:
-			return
-		case <-r.ctx.Done():
-			return
-		}
-	}
 }
 
 func (in input) finish(err error) {

@@ -30,7 +30,7 @@ type seek struct {
 
 // SeekConsumerGroup implements ConsumerGroupService.
 func (s *Service) SeekConsumerGroup(ctx context.Context, req *sluicev1.SeekConsumerGroupRequest) (*sluicev1.SeekConsumerGroupResponse, error) {
-	r, err := s.group(req.GetConsumerGroupId())
+	r, err := s.group(ctx, req.GetConsumerGroupId())
 	if err != nil {
 		return nil, err
 	}

@@ -28,7 +28,7 @@ type settlement struct {
 
 // Settle implements ConsumerService.
 func (s *Service) Settle(ctx context.Context, req *sluicev1.SettleRequest) (*sluicev1.SettleResponse, error) {
-	r, err := s.group(req.GetConsumerGroupId())
+	r, err := s.group(ctx, req.GetConsumerGroupId())
 	if err != nil {
 		return nil, err
 	}

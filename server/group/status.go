@@ -87,7 +87,7 @@ func (st *standing) age() time.Duration {
 
 // GetConsumerGroupStatus implements ConsumerGroupService.
 func (s *Service) GetConsumerGroupStatus(ctx context.Context, req *sluicev1.GetConsumerGroupStatusRequest) (*sluicev1.GetConsumerGroupStatusResponse, error) {
-	r, err := s.group(req.GetConsumerGroupId())
+	r, err := s.group(ctx, req.GetConsumerGroupId())
 	if err != nil {
 		return nil, err
 	}

@@ -154,11 +154,18 @@ const (
 	// it can only be moved as a whole. FAILED_PRECONDITION. Example:
 	// {"reason": "SEEK_NOT_BY_CHAT", "domain": "sluice"}
 	ErrorReason_ERROR_REASON_SEEK_NOT_BY_CHAT ErrorReason = 28
-	// ERROR_REASON_GROUPS_NEED_EMBEDDED_LOG: the server keeps its log in an
-	// external cluster, where consumer groups do not work yet.
-	// FAILED_PRECONDITION. Example:
-	// {"reason": "GROUPS_NEED_EMBEDDED_LOG", "domain": "sluice"}
+	// ERROR_REASON_GROUPS_NEED_EMBEDDED_LOG is not sent any more: consumer groups
+	// work with an external cluster, too.
+	//
+	// Deprecated: Marked as deprecated in sluice/v1/error_reason.proto.
 	ErrorReason_ERROR_REASON_GROUPS_NEED_EMBEDDED_LOG ErrorReason = 29
+	// ERROR_REASON_GROUP_HAS_NO_LEADER: several gateways share a cluster, and none
+	// that the one called can reach leads the group at the moment. A call that
+	// changes something may have done so. UNAVAILABLE, with RetryInfo. Example:
+	// {"reason": "GROUP_HAS_NO_LEADER", "domain": "sluice",
+	//
+	//	"metadata": {"group": "w"}}
+	ErrorReason_ERROR_REASON_GROUP_HAS_NO_LEADER ErrorReason = 30
 )
 
 // Enum value maps for ErrorReason.
@@ -189,6 +196,7 @@ var (
 		27: "ERROR_REASON_MEMBER_SILENT",
 		28: "ERROR_REASON_SEEK_NOT_BY_CHAT",
 		29: "ERROR_REASON_GROUPS_NEED_EMBEDDED_LOG",
+		30: "ERROR_REASON_GROUP_HAS_NO_LEADER",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":                0,
@@ -216,6 +224,7 @@ var (
 		"ERROR_REASON_MEMBER_SILENT":              27,
 		"ERROR_REASON_SEEK_NOT_BY_CHAT":           28,
 		"ERROR_REASON_GROUPS_NEED_EMBEDDED_LOG":   29,
+		"ERROR_REASON_GROUP_HAS_NO_LEADER":        30,
 	}
 )
 
@@ -250,7 +259,7 @@ var File_sluice_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_sluice_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1csluice/v1/error_reason.proto\x12\tsluice.v1*\xf6\x06\n" +
+	"\x1csluice/v1/error_reason.proto\x12\tsluice.v1*\xa0\a\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12&\n" +
 	"\"ERROR_REASON_CALLBACK_NOT_ACCEPTED\x10\x01\x12#\n" +
@@ -276,8 +285,9 @@ const file_sluice_v1_error_reason_proto_rawDesc = "" +
 	"#ERROR_REASON_LEASE_OF_ANOTHER_GROUP\x10\x19\x12 \n" +
 	"\x1cERROR_REASON_MEMBER_REPLACED\x10\x1a\x12\x1e\n" +
 	"\x1aERROR_REASON_MEMBER_SILENT\x10\x1b\x12!\n" +
-	"\x1dERROR_REASON_SEEK_NOT_BY_CHAT\x10\x1c\x12)\n" +
-	"%ERROR_REASON_GROUPS_NEED_EMBEDDED_LOG\x10\x1dB\x9b\x01\n" +
+	"\x1dERROR_REASON_SEEK_NOT_BY_CHAT\x10\x1c\x12-\n" +
+	"%ERROR_REASON_GROUPS_NEED_EMBEDDED_LOG\x10\x1d\x1a\x02\b\x01\x12$\n" +
+	" ERROR_REASON_GROUP_HAS_NO_LEADER\x10\x1eB\x9b\x01\n" +
 	"\rcom.sluice.v1B\x10ErrorReasonProtoP\x01Z3github.com/sluicegate/sluice/gen/sluice/v1;sluicev1\xa2\x02\x03SXX\xaa\x02\tSluice.V1\xca\x02\tSluice\\V1\xe2\x02\x15Sluice\\V1\\GPBMetadata\xea\x02\n" +
 	"Sluice::V1b\x06proto3"
 
