@@ -286,6 +286,10 @@ func (s *Server) logStart() {
 		}
 	}
 	s.logger.Info("configuration, apart from defaults", attrs...)
+	if address, err := s.advertised(); err == nil && address != "" && loopback(address) {
+		s.logger.Warn("other gateways of the cluster reach this one only from this machine: set advertise_addr when there are some elsewhere",
+			"address", address)
+	}
 	for key, addr := range map[string]string{"grpc_addr": s.cfg.GRPCAddr, "http_addr": s.cfg.HTTPAddr} {
 		if !loopback(addr) {
 			s.logger.Warn("the API can be reached from other machines and has no authentication yet: let only trusted ones through",

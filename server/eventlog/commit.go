@@ -57,7 +57,8 @@ type pending struct {
 	err         error
 	done        chan struct{} // closed once the fields above are final
 
-	msg *nats.Msg // as published
+	token uint64
+	msg   *nats.Msg // as published
 }
 
 // finish sets the outcome.
@@ -109,6 +110,7 @@ func (c *committer) publish(p *pending) error {
 	}
 	c.token++
 	token := c.token
+	p.token = token
 	if len(c.inflight) == 0 {
 		c.oldest = time.Now()
 	}
@@ -147,9 +149,22 @@ func (c *committer) await(ctx context.Context, p *pending) error {
 			// Whoever is not connected learns so from the connection.
 			_ = c.nc.PublishMsg(p.msg)
 		case <-ctx.Done():
+			if p.log.engine.dir == nil {
+				c.forget(p)
+			}
 			return fmt.Errorf("%w: no acknowledgement: %w", ErrUnavailable, ctx.Err())
 		}
 	}
+}
+
+// forget gives up p, which a cluster may never acknowledge: drain would wait for
+// it. An embedded server that owes an acknowledgement has failed, which is for
+// stalled to find.
+func (c *committer) forget(p *pending) {
+	c.mu.Lock()
+	delete(c.inflight, p.token)
+	c.mu.Unlock()
+	c.signal()
 }
 
 // republishInterval is how long a publish to a cluster may go unanswered before

@@ -49,14 +49,14 @@ type Leases struct {
 	mu      sync.Mutex
 	kv      jetstream.KeyValue // by way of node
 	node    *node
-	holders map[string]holder // by name
-	changed chan struct{}     // closed, and replaced, when holders changes
+	holders map[string]*holder // by name
 }
 
-// A holder is who was seen to hold a lease; none when free.
+// A holder is who was seen to hold a lease; owner is "" when it was free.
 type holder struct {
 	owner, value string
-	seen         time.Time // when, by the monotonic clock of this process
+	seen         time.Time     // when, by the monotonic clock of this process
+	changed      chan struct{} // closed, and replaced, when owner changes
 }
 
 // Leases opens the leases that cfg names. Only an external cluster has them.
@@ -70,7 +70,7 @@ func (e *Engine) Leases(ctx context.Context, cfg LeaseConfig) (*Leases, error) {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	l := &Leases{
 		engine: e, cfg: cfg, owner: rand.Text(), stop: stop,
-		holders: make(map[string]holder), changed: make(chan struct{}),
+		holders: make(map[string]*holder),
 	}
 	n, err := e.running(ctx)
 	if err == nil {
@@ -118,8 +118,12 @@ func (l *Leases) bucket(ctx context.Context) (jetstream.KeyValue, *node, error) 
 // watch keeps holders up to date until ctx ends.
 func (l *Leases) watch(ctx context.Context) {
 	for ctx.Err() == nil {
-		if kv, n, err := l.bucket(ctx); err == nil {
+		kv, n, err := l.bucket(ctx)
+		switch {
+		case err == nil:
 			l.watchOf(ctx, kv, n)
+		case errors.Is(err, ErrClosed):
+			return
 		}
 		select {
 		case <-time.After(leaseRetry):
@@ -154,33 +158,52 @@ func (l *Leases) watchOf(ctx context.Context, kv jetstream.KeyValue, n *node) {
 
 // see takes over what the bucket says.
 func (l *Leases) see(entry jetstream.KeyValueEntry) {
-	h := holder{seen: time.Now()}
+	var owner, value string
 	if entry.Operation() == jetstream.KeyValuePut {
-		h.owner, h.value, _ = strings.Cut(string(entry.Value()), " ")
+		owner, value, _ = strings.Cut(string(entry.Value()), " ")
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.holders[entry.Key()] = h
-	close(l.changed)
-	l.changed = make(chan struct{})
+	h := l.at(entry.Key())
+	h.value, h.seen = value, time.Now()
+	if h.owner != owner {
+		h.owner = owner
+		close(h.changed)
+		h.changed = make(chan struct{})
+	}
 }
 
-// holder returns who holds a lease as far as is known, and for how long that is
-// good. changed is closed when something else is known.
-func (l *Leases) holder(name string) (h holder, left time.Duration, changed <-chan struct{}) {
+// at returns what is known of a name. l.mu is held.
+func (l *Leases) at(name string) *holder {
+	h := l.holders[name]
+	if h == nil {
+		h = &holder{changed: make(chan struct{})}
+		l.holders[name] = h
+	}
+	return h
+}
+
+// left returns for how long a lease is another's, as far as is known; 0 when it
+// may be free. changed is closed when it is somebody else's.
+func (l *Leases) left(name string) (left time.Duration, changed <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	h = l.holders[name]
-	if left = l.cfg.TTL - time.Since(h.seen); left <= 0 || h.owner == "" {
-		return holder{}, 0, l.changed
+	h := l.at(name)
+	if h.owner == "" {
+		return 0, h.changed
 	}
-	return h, left, l.changed
+	return max(0, l.cfg.TTL-time.Since(h.seen)), h.changed
 }
 
 // Holder returns the value of who holds the lease of that name, and whether that
 // is this process; "" when nobody is known to. It may be out of date.
 func (l *Leases) Holder(name string) (value string, own bool) {
-	h, _, _ := l.holder(name)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	h := l.at(name)
+	if time.Since(h.seen) >= l.cfg.TTL {
+		return "", false
+	}
 	return h.value, h.owner == l.owner
 }
 
@@ -200,7 +223,7 @@ type Lease struct {
 // that of ctx.
 func (l *Leases) Acquire(ctx context.Context, name string) (*Lease, error) {
 	for {
-		_, left, changed := l.holder(name)
+		left, changed := l.left(name)
 		if left == 0 {
 			if lease := l.try(ctx, name); lease != nil {
 				return lease, nil

@@ -183,16 +183,16 @@ func (c *catalog) compact(ctx context.Context) error {
 	return c.log.Trim(ctx, first)
 }
 
-// readToEnd calls visit for each record of log, from the one at first or, for 0,
+// readToEnd calls visit for each record of l, from the one at first or, for 0,
 // the oldest, and returns the sequence at which the log ends: AppendAt of the
 // next fails when visit has missed anything.
-func readToEnd(ctx context.Context, log *eventlog.Log, first uint64, visit func(eventlog.Record) error) (uint64, error) {
-	end, err := log.End(ctx)
+func readToEnd(ctx context.Context, l *eventlog.Log, first uint64, visit func(eventlog.Record) error) (uint64, error) {
+	end, err := l.End(ctx)
 	if err != nil {
 		return 0, err
 	}
-	r := log.Read(first)
-	for r.Position() < log.Durable() {
+	r := l.Read(first)
+	for r.Position() < l.Durable() {
 		records, err := r.Next(ctx, maxRead)
 		if err != nil {
 			return 0, err

@@ -3,7 +3,6 @@ package group
 import (
 	"crypto/rand"
 	"encoding/binary"
-	"encoding/hex"
 	"math"
 	"time"
 
@@ -35,13 +34,6 @@ func validName(name string) bool {
 		}
 	}
 	return name != "" && len(name) <= maxName
-}
-
-// newID returns 16 random hex digits.
-func newID() string {
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return hex.EncodeToString(b[:])
 }
 
 // newIncarnation returns a number that no other group has.

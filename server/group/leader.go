@@ -134,11 +134,12 @@ func (r *runner) lead(lease *eventlog.Lease) {
 			return
 		}
 		r.service.logger.Warn("a consumer group cannot go on, reading it again", "group", r.name, "err", err)
+		conflict := errors.Is(err, eventlog.ErrConflict)
 		switch {
-		case !errors.Is(err, eventlog.ErrConflict):
-			r.rest(ctx, err)
-		case lease != nil:
+		case lease != nil && (conflict || !lease.Held()):
 			return // another may lead already: the lease tells
+		case !conflict:
+			r.rest(ctx, err)
 		}
 	}
 }

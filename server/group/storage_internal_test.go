@@ -35,7 +35,14 @@ func stopped(t *testing.T) *Service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	events, err := engine.Log(t.Context(), eventlog.LogConfig{Name: "EVENTS"})
+	return over(t, engine, eventlog.LogConfig{Name: "EVENTS"})
+}
+
+// over returns a Service over the logs of an engine that was not started. In the
+// end both are closed.
+func over(t *testing.T, engine *eventlog.Engine, cfg eventlog.LogConfig) *Service {
+	t.Helper()
+	events, err := engine.Log(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
