@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"slices"
 	"strings"
@@ -11,7 +12,9 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/sluicegate/sluice/client"
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 )
 
@@ -28,6 +31,8 @@ func TestGroupsOfACluster(t *testing.T) {
 	t.Run("stream", func(t *testing.T) { testForwardedStream(t, all) })
 	t.Run("deletion", func(t *testing.T) { testDeletion(t, all) })
 	t.Run("leader is cut off", func(t *testing.T) { testLeaderIsCutOff(t, all) })
+	t.Run("member moves", func(t *testing.T) { testMemberMoves(t, all) })
+	t.Run("follower stops", func(t *testing.T) { all = testFollowerStops(t, all) })
 	t.Run("leader stops", func(t *testing.T) { testLeaderStops(t, all) })
 }
 
@@ -70,11 +75,7 @@ func testAnyGateway(t *testing.T, all []*peer) {
 	all[2].ack("any", got[1])
 
 	leader, follower := split(t, "any", all)
-	patient(t, func(ctx context.Context) (*sluicev1.UpdateConsumerGroupResponse, error) {
-		return follower.groups.UpdateConsumerGroup(ctx, &sluicev1.UpdateConsumerGroupRequest{
-			ConsumerGroupId: "any", ConsumerGroup: &sluicev1.ConsumerGroup{Paused: true},
-		})
-	})
+	follower.pause("any")
 	res, err := leader.groups.GetConsumerGroup(t.Context(), &sluicev1.GetConsumerGroupRequest{ConsumerGroupId: "any"})
 	if err != nil || !res.GetConsumerGroup().GetPaused() {
 		t.Errorf("the leader has %v, %v, want the group paused", res, err)
@@ -98,23 +99,7 @@ func testForwardedStream(t *testing.T, all []*peer) {
 		t.Fatal(err)
 	}
 	_, follower := split(t, "stream", all)
-	var stream sluicev1.ConsumerService_ConsumeClient
-	open := func(context.Context) (*sluicev1.ConsumeResponse, error) {
-		var err error
-		if stream, err = follower.work.Consume(t.Context()); err != nil {
-			return nil, err
-		}
-		err = stream.Send(&sluicev1.ConsumeRequest{Frame: &sluicev1.ConsumeRequest_Open{Open: &sluicev1.ConsumeOpen{
-			ConsumerGroupId: "stream", Member: "m", Credits: &sluicev1.Credits{Events: 10},
-		}}})
-		if err != nil {
-			return nil, err
-		}
-		return stream.Recv()
-	}
-	if first := patient(t, open); first.GetOpened() == nil {
-		t.Fatalf("the first frame is %v, want opened", first)
-	}
+	stream := follower.consume("stream", 10)
 	wanted := 2 // what the test before this has posted
 	for wanted > 0 {
 		res, err := stream.Recv()
@@ -141,22 +126,13 @@ func testForwardedStream(t *testing.T, all []*peer) {
 	if res, err := stream.Recv(); err != io.EOF { //nolint:errorlint // as gRPC returns it
 		t.Errorf("after all was said: %v, %v, want the end", res, err)
 	}
-	refused, err := follower.work.Consume(t.Context())
-	if err == nil {
-		err = refused.Send(&sluicev1.ConsumeRequest{Frame: &sluicev1.ConsumeRequest_Open{Open: &sluicev1.ConsumeOpen{
-			ConsumerGroupId: "stream", Member: "m",
-		}}})
+	wrong := follower.consume("stream", 0)
+	err := wrong.Send(&sluicev1.ConsumeRequest{Frame: &sluicev1.ConsumeRequest_Credits{Credits: &sluicev1.Credits{Events: 1 << 30}}})
+	if err != nil {
+		t.Fatal(err)
 	}
-	for i := 0; err == nil; i++ {
-		if i > 0 { // opened
-			err = refused.Send(&sluicev1.ConsumeRequest{Frame: &sluicev1.ConsumeRequest_Credits{Credits: &sluicev1.Credits{Events: 1 << 30}}})
-		}
-		if err == nil {
-			_, err = refused.Recv()
-		}
-	}
-	if status.Code(err) != codes.InvalidArgument {
-		t.Errorf("a frame that is wrong is answered %v, want INVALID_ARGUMENT", err)
+	if res, err := wrong.Recv(); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("a frame that is wrong is answered %v, %v, want INVALID_ARGUMENT", res, err)
 	}
 }
 
@@ -206,9 +182,7 @@ func testLeaderIsCutOff(t *testing.T, all []*peer) {
 		t.Errorf("a leader that cannot write answers %v, %v, want UNAVAILABLE with RetryInfo", res, err)
 	}
 	follower.ack("cut", before[1])
-	if leader.leads("cut") {
-		t.Error("two gateways lead a group")
-	}
+	eventually(t, "the leader steps down", func() bool { return !leader.leads("cut") })
 	follower.chat("a", 2)
 	d := follower.pull("cut", 10)
 	if len(d) != 1 || messageOf(d[0]) != "a-2" {
@@ -219,42 +193,111 @@ func testLeaderIsCutOff(t *testing.T, all []*peer) {
 			t.Errorf("the fence went from %d to %d with another leader", was.GetChatFence(), d[0].GetChatFence())
 		}
 	}
-	leader.link.Heal()
+	leader.heal()
 	leader.ack("cut", d[0]) // by way of the next one
-	eventually(t, "the gateway that was cut off is ready", func() bool { return leader.text("/readyz") == "ready\n" })
 }
 
-// testLeaderStops stops one leader after another while a chat goes on.
+// testMemberMoves has a member of the Go client work over a stream while the
+// leader behind it is cut off: what it holds it can settle with the next one, and
+// nothing comes twice.
+func testMemberMoves(t *testing.T, all []*peer) {
+	if err := all[0].create("move", 0); err != nil {
+		t.Fatal(err)
+	}
+	leader, follower := split(t, "move", all)
+	rest := slices.DeleteFunc(slices.Clone(all), func(p *peer) bool { return p == leader })
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	handed := make(chan string)   // read for each delivery
+	finish := make(chan struct{}) // closed when handlers may end
+	over := make(chan error, 1)   // one place: what Consume returned
+	work := func(ctx context.Context, d *sluicev1.Delivery) error {
+		select {
+		case handed <- messageOf(d):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		<-finish
+		return nil
+	}
+	go func() {
+		over <- client.New(follower.Conn()).Consume(ctx, "move", work, client.ConsumeOptions{Member: "m"})
+	}()
+	got := []string{<-handed, <-handed} // of the chats a and b
+
+	leader.link.Cut()
+	split(t, "move", rest)
+	close(finish)
+	follower.chat("c", 1)
+	for len(got) < 4 { // a-2 is behind the first of its chat
+		got = append(got, <-handed)
+	}
+	eventually(t, "all is settled", func() bool { return follower.standing("move").GetLag().GetEvents() == 0 })
+	stop()
+	if err := <-over; !errors.Is(err, context.Canceled) {
+		t.Errorf("Consume() = %v, want the cause of its context", err)
+	}
+	leader.heal()
+	slices.Sort(got)
+	if want := []string{"a-1", "a-2", "b-1", "c-1"}; !slices.Equal(got, want) {
+		t.Errorf("handled %v, want %v", got, want)
+	}
+}
+
+// testFollowerStops stops a gateway through which a pull and a stream wait for
+// another one, and returns the others.
+func testFollowerStops(t *testing.T, all []*peer) []*peer {
+	if err := all[0].create("idle", 0); err != nil {
+		t.Fatal(err)
+	}
+	all[0].pause("idle")
+	leader, follower := split(t, "idle", all)
+	stream := follower.consume("idle", 0)
+	pulled := make(chan error, 1) // one place: the pull ends once
+	go func() {
+		_, err := follower.work.Pull(t.Context(), &sluicev1.PullRequest{
+			ConsumerGroupId: "idle", Member: "other", Wait: durationpb.New(time.Minute),
+		})
+		pulled <- err
+	}()
+	eventually(t, "the pull waits at the leader", func() bool { return leader.standing("idle").GetMembersTotal() == 2 })
+	follower.Stop() // fails when it does not drain in time
+	if res, err := stream.Recv(); err != nil || res.GetGoingAway() == nil {
+		t.Errorf("the stream ends with %v, %v, want going_away", res, err)
+	}
+	if err := <-pulled; !waits(err) {
+		t.Errorf("the pull ends with %v, want UNAVAILABLE with RetryInfo", err)
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(p *peer) bool { return p == follower })
+}
+
+// testLeaderStops stops the leader while a chat goes on.
 func testLeaderStops(t *testing.T, all []*peer) {
 	if err := all[0].create("stop", 0); err != nil {
 		t.Fatal(err)
 	}
-	posted := 2 // messages of chat a, and one of b
-	held := all[0].pull("stop", 1)[0]
-	got := []string{messageOf(held)}
-	next := func() {
-		held = all[0].pull("stop", 1)[0]
+	var held *sluicev1.Delivery
+	var got []string
+	next := func(p *peer) {
+		held = p.pull("stop", 1)[0]
 		got = append(got, messageOf(held))
 	}
-	for len(all) > 1 {
-		leader, _ := split(t, "stop", all)
-		leader.Stop()
-		stopped := time.Now()
-		all = slices.DeleteFunc(slices.Clone(all), func(p *peer) bool { return p == leader })
-		all[0].ack("stop", held) // the lease is good at the next leader
-		if took := time.Since(stopped); took >= leaseTTL {
-			t.Errorf("it took %v until another gateway led", took)
-		}
-		posted++
-		all[0].chat("a", posted)
-		next()
+	next(all[0])
+
+	leader, follower := split(t, "stop", all)
+	leader.Stop()
+	stopped := time.Now()
+	follower.ack("stop", held) // the lease is good at the next leader
+	if took := time.Since(stopped); took >= leaseTTL {
+		t.Errorf("it took %v until another gateway led", took)
 	}
-	for len(got) < posted+1 {
-		all[0].ack("stop", held)
-		next()
+	follower.chat("a", 3)
+	for range 4 { // five messages of three chats
+		next(follower)
+		follower.ack("stop", held)
 	}
-	got = slices.DeleteFunc(got, func(id string) bool { return id == "b-1" })
-	if want := []string{"a-1", "a-2", "a-3", "a-4"}; !slices.Equal(got, want) {
+	got = slices.DeleteFunc(got, func(id string) bool { return id[0] != 'a' })
+	if want := []string{"a-1", "a-2", "a-3"}; !slices.Equal(got, want) {
 		t.Errorf("chat a was handed out as %v, want %v", got, want)
 	}
 }

@@ -23,7 +23,7 @@ import (
 
 // leaseTTL is how long a group of these tests has no leader when the one that it
 // had is cut off.
-const leaseTTL = time.Second
+const leaseTTL = 2 * time.Second
 
 // A peer is one gateway of a cluster with its clients.
 type peer struct {
@@ -60,6 +60,13 @@ func peersOf(t *testing.T, n int) []*peer {
 func (p *peer) leads(group string) bool {
 	p.t.Helper()
 	return strings.Contains(p.text("/metrics"), fmt.Sprintf("sluice_group_leading{group=%q} 1\n", group))
+}
+
+// heal ends a cut of the gateway's link, and waits until it is ready again.
+func (p *peer) heal() {
+	p.t.Helper()
+	p.link.Heal()
+	eventually(p.t, "the gateway that was cut off is ready", func() bool { return p.text("/readyz") == "ready\n" })
 }
 
 // text returns what the gateway answers over HTTP, whatever the status.
@@ -144,6 +151,24 @@ func (p *peer) create(group string, most uint32) error {
 	return err
 }
 
+// pause has the group hand out nothing.
+func (p *peer) pause(group string) {
+	p.t.Helper()
+	patient(p.t, func(ctx context.Context) (*sluicev1.UpdateConsumerGroupResponse, error) {
+		return p.groups.UpdateConsumerGroup(ctx, &sluicev1.UpdateConsumerGroupRequest{
+			ConsumerGroupId: group, ConsumerGroup: &sluicev1.ConsumerGroup{Paused: true},
+		})
+	})
+}
+
+// standing returns how the group stands.
+func (p *peer) standing(group string) *sluicev1.ConsumerGroupStatus {
+	p.t.Helper()
+	return patient(p.t, func(ctx context.Context) (*sluicev1.GetConsumerGroupStatusResponse, error) {
+		return p.groups.GetConsumerGroupStatus(ctx, &sluicev1.GetConsumerGroupStatusRequest{ConsumerGroupId: group})
+	}).GetStatus()
+}
+
 // pull pulls up to n events, and waits for the first.
 func (p *peer) pull(group string, n uint32) []*sluicev1.Delivery {
 	p.t.Helper()
@@ -152,6 +177,29 @@ func (p *peer) pull(group string, n uint32) []*sluicev1.Delivery {
 			ConsumerGroupId: group, Member: "m", MaxEvents: n, Wait: durationpb.New(20 * time.Second),
 		})
 	}).GetDeliveries()
+}
+
+// consume opens a stream, with credits for so many events.
+func (p *peer) consume(group string, events uint32) sluicev1.ConsumerService_ConsumeClient {
+	p.t.Helper()
+	var stream sluicev1.ConsumerService_ConsumeClient
+	first := patient(p.t, func(context.Context) (*sluicev1.ConsumeResponse, error) {
+		var err error
+		if stream, err = p.work.Consume(p.t.Context()); err != nil {
+			return nil, err
+		}
+		err = stream.Send(&sluicev1.ConsumeRequest{Frame: &sluicev1.ConsumeRequest_Open{Open: &sluicev1.ConsumeOpen{
+			ConsumerGroupId: group, Member: "m", Credits: &sluicev1.Credits{Events: events},
+		}}})
+		if err != nil {
+			return nil, err
+		}
+		return stream.Recv()
+	})
+	if first.GetOpened() == nil {
+		p.t.Fatalf("the first frame is %v, want opened", first)
+	}
+	return stream
 }
 
 func acks(group string, all ...*sluicev1.Delivery) *sluicev1.SettleRequest {
