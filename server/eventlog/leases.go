@@ -55,6 +55,7 @@ type Leases struct {
 // A holder is who was seen to hold a lease; owner is "" when it was free.
 type holder struct {
 	owner, value string
+	revision     uint64
 	seen         time.Time     // when, by the monotonic clock of this process
 	changed      chan struct{} // closed, and replaced, when owner changes
 }
@@ -132,13 +133,20 @@ func (l *Leases) watch(ctx context.Context) {
 	}
 }
 
-// watchOf watches by way of n, as long as that lives.
+// watchOf watches by way of n, as long as that lives. A holder is heard of three
+// times in its TTL: after silence the watch may be of a server that is gone.
 func (l *Leases) watchOf(ctx context.Context, kv jetstream.KeyValue, n *node) {
 	w, err := kv.WatchAll(ctx)
 	if err != nil {
 		return
 	}
-	defer func() { _ = w.Stop() }() // of a connection that may be gone
+	defer func() {
+		_ = w.Stop() // of a connection that may be gone
+		for range w.Updates() {
+		} // or else what brings them waits for ever
+	}()
+	silence := time.NewTimer(l.cfg.TTL / 2)
+	defer silence.Stop()
 	for {
 		select {
 		case entry, ok := <-w.Updates():
@@ -148,6 +156,9 @@ func (l *Leases) watchOf(ctx context.Context, kv jetstream.KeyValue, n *node) {
 			case entry != nil: // nil says that what follows is new
 				l.see(entry)
 			}
+			silence.Reset(l.cfg.TTL / 2)
+		case <-silence.C:
+			return
 		case <-n.failed:
 			return
 		case <-ctx.Done():
@@ -165,7 +176,10 @@ func (l *Leases) see(entry jetstream.KeyValueEntry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	h := l.at(entry.Key())
-	h.value, h.seen = value, time.Now()
+	if h.revision == entry.Revision() {
+		return // of another watch
+	}
+	h.value, h.revision, h.seen = value, entry.Revision(), time.Now()
 	if h.owner != owner {
 		h.owner = owner
 		close(h.changed)

@@ -146,6 +146,8 @@ func testLeases(t *testing.T, one, two *Engine, link *natstest.Link) {
 		value, own := b.Holder("n")
 		return value == "a" && !own
 	})
+	deafen(t, one, "KV_L") // as when the server dies that they live on
+	began := time.Now()
 	brief, cancelBrief := context.WithTimeout(ctx, 2*ttl)
 	defer cancelBrief()
 	if _, err := b.Acquire(brief, "n"); !errors.Is(err, context.DeadlineExceeded) {
@@ -153,6 +155,13 @@ func testLeases(t *testing.T, one, two *Engine, link *natstest.Link) {
 	}
 	if !held.Held() {
 		t.Fatal("the lease was not renewed")
+	}
+	until(t, func() bool {
+		value, _ := b.Holder("n")
+		return value == "a"
+	})
+	if took := time.Since(began); took > 4*ttl {
+		t.Errorf("a watch that was broken was made anew after %v", took)
 	}
 
 	held.Release(ctx)
@@ -179,6 +188,26 @@ func testLeases(t *testing.T, one, two *Engine, link *natstest.Link) {
 	})
 	next.Release(ctx)
 	acquire(b).Release(ctx)
+}
+
+// deafen removes what watches the stream of that name.
+func deafen(t *testing.T, e *Engine, name string) {
+	t.Helper()
+	stream, err := runningNode(t, e).js.Stream(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := stream.ConsumerNames(t.Context())
+	removed := 0
+	for name := range names.Name() {
+		if err := stream.DeleteConsumer(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+		removed++
+	}
+	if err := names.Err(); err != nil || removed == 0 {
+		t.Fatalf("removed %d watches, %v", removed, err)
+	}
 }
 
 // until waits for a condition.
