@@ -99,7 +99,7 @@ func testForwardedStream(t *testing.T, all []*peer) {
 		t.Fatal(err)
 	}
 	_, follower := split(t, "stream", all)
-	stream := follower.consume("stream", 10)
+	stream := follower.consume("stream", "m", 10)
 	wanted := 2 // what the test before this has posted
 	for wanted > 0 {
 		res, err := stream.Recv()
@@ -126,7 +126,7 @@ func testForwardedStream(t *testing.T, all []*peer) {
 	if res, err := stream.Recv(); err != io.EOF { //nolint:errorlint // as gRPC returns it
 		t.Errorf("after all was said: %v, %v, want the end", res, err)
 	}
-	wrong := follower.consume("stream", 0)
+	wrong := follower.consume("stream", "m", 0)
 	err := wrong.Send(&sluicev1.ConsumeRequest{Frame: &sluicev1.ConsumeRequest_Credits{Credits: &sluicev1.Credits{Events: 1 << 30}}})
 	if err != nil {
 		t.Fatal(err)
@@ -252,7 +252,7 @@ func testFollowerStops(t *testing.T, all []*peer) []*peer {
 	}
 	all[0].pause("idle")
 	leader, follower := split(t, "idle", all)
-	stream := follower.consume("idle", 0)
+	stream := follower.consume("idle", "m", 0)
 	pulled := make(chan error, 1) // one place: the pull ends once
 	go func() {
 		_, err := follower.work.Pull(t.Context(), &sluicev1.PullRequest{
@@ -285,8 +285,12 @@ func testLeaderStops(t *testing.T, all []*peer) {
 	next(all[0])
 
 	leader, follower := split(t, "stop", all)
+	stream := leader.consume("stop", "idle", 0)
 	leader.Stop()
 	stopped := time.Now()
+	if res, err := stream.Recv(); err != nil || res.GetGoingAway() == nil {
+		t.Errorf("the stream ends with %v, %v, want going_away", res, err)
+	}
 	follower.ack("stop", held) // the lease is good at the next leader
 	if took := time.Since(stopped); took >= leaseTTL {
 		t.Errorf("it took %v until another gateway led", took)

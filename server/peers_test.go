@@ -179,8 +179,8 @@ func (p *peer) pull(group string, n uint32) []*sluicev1.Delivery {
 	}).GetDeliveries()
 }
 
-// consume opens a stream, with credits for so many events.
-func (p *peer) consume(group string, events uint32) sluicev1.ConsumerService_ConsumeClient {
+// consume opens a stream of a member, with credits for so many events.
+func (p *peer) consume(group, member string, events uint32) sluicev1.ConsumerService_ConsumeClient {
 	p.t.Helper()
 	var stream sluicev1.ConsumerService_ConsumeClient
 	first := patient(p.t, func(context.Context) (*sluicev1.ConsumeResponse, error) {
@@ -189,7 +189,7 @@ func (p *peer) consume(group string, events uint32) sluicev1.ConsumerService_Con
 			return nil, err
 		}
 		err = stream.Send(&sluicev1.ConsumeRequest{Frame: &sluicev1.ConsumeRequest_Open{Open: &sluicev1.ConsumeOpen{
-			ConsumerGroupId: group, Member: "m", Credits: &sluicev1.Credits{Events: events},
+			ConsumerGroupId: group, Member: member, Credits: &sluicev1.Credits{Events: events},
 		}}})
 		if err != nil {
 			return nil, err

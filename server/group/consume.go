@@ -259,6 +259,9 @@ func (c *consumer) send() error {
 			if sendErr := c.sendAll(frames); sendErr != nil {
 				return sendErr
 			}
+			if over && err != nil && c.service.isDraining() { // the group may have been the first to know
+				return c.stream.Send(goingAway())
+			}
 			if over {
 				return err
 			}
