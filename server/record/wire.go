@@ -1,0 +1,123 @@
+package record
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
+)
+
+// The numbers of the fields of Event that are looked at in its stored form.
+const (
+	sequenceField    protowire.Number = 1
+	cursorField      protowire.Number = 2
+	receiveTimeField protowire.Number = 4
+	rawField         protowire.Number = 11
+	chatKeyField     protowire.Number = 12
+	messageField     protowire.Number = 20
+
+	sendTimeField protowire.Number = 3 // of Message
+)
+
+var errWire = errors.New("not the stored form of an event")
+
+// fields calls visit for each field of a message in its wire form, with the
+// whole field, its tag included, and the value of one that is bytes.
+func fields(data []byte, visit func(n protowire.Number, field, value []byte) error) error {
+	for len(data) > 0 {
+		number, wire, tag := protowire.ConsumeTag(data)
+		if tag < 0 {
+			return errWire
+		}
+		size := protowire.ConsumeFieldValue(number, wire, data[tag:])
+		if size < 0 {
+			return errWire
+		}
+		field := data[:tag+size]
+		var value []byte
+		if wire == protowire.BytesType {
+			value, _ = protowire.ConsumeBytes(field[tag:])
+		}
+		if err := visit(number, field, value); err != nil {
+			return err
+		}
+		data = data[len(field):]
+	}
+	return nil
+}
+
+// An Outline is what keeping events in order needs to know of one.
+type Outline struct {
+	ChatKey    string
+	Received   time.Time // 1970 where it is not known
+	Sent       time.Time // of a message; zero for any other event
+	RevisionOf uint64
+}
+
+// ParseOutline returns the outline of the event that data, as Encode or Revise
+// returned it, stands for. It costs a fraction of Decode, and does not look at
+// the rest.
+func ParseOutline(data []byte) (Outline, error) {
+	o := Outline{Received: time.Unix(0, 0).UTC()}
+	err := fields(data, func(n protowire.Number, field, value []byte) (err error) {
+		switch n { //nolint:exhaustive // of the constants of a Number none is a field
+		case receiveTimeField:
+			o.Received, err = parseTime(value)
+		case revisionOf:
+			o.RevisionOf = RevisionOf(field)
+		case chatKeyField:
+			o.ChatKey = string(value)
+		case messageField:
+			o.Sent, err = parseSendTime(value)
+		}
+		return err
+	})
+	return o, err
+}
+
+// parseSendTime returns the send_time of a message; zero when it has none.
+func parseSendTime(message []byte) (sent time.Time, err error) {
+	err = fields(message, func(n protowire.Number, _, value []byte) (err error) {
+		if n == sendTimeField {
+			sent, err = parseTime(value)
+		}
+		return err
+	})
+	return sent, err
+}
+
+// parseTime returns the time that a google.protobuf.Timestamp stands for.
+func parseTime(data []byte) (time.Time, error) {
+	var parts [3]int64 // by field: seconds, nanoseconds
+	err := fields(data, func(n protowire.Number, field, _ []byte) error {
+		if n == 1 || n == 2 {
+			v, _ := protowire.ConsumeVarint(field[1:])
+			parts[n] = int64(v) //nolint:gosec // how a negative int64 is written
+		}
+		return nil
+	})
+	return time.Unix(parts[1], parts[2]).UTC(), err
+}
+
+// Undecoded returns the event that Decode returns in a form that is only good
+// for being sent: everything but sequence and cursor is kept as the bytes that
+// were stored, so that its getters return nothing and marshalling it is a copy.
+// Only the outermost fields are checked.
+func Undecoded(data []byte, sequence uint64, epoch string, raw bool) (*sluicev1.Event, error) {
+	kept := make([]byte, 0, len(data))
+	err := fields(data, func(n protowire.Number, field, _ []byte) error {
+		if n != sequenceField && n != cursorField && (raw || n != rawField) {
+			kept = append(kept, field...)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("record %d: %w", sequence, err)
+	}
+	e := &sluicev1.Event{Sequence: sequence, Cursor: Cursor{Epoch: epoch, Sequence: sequence}.String()}
+	e.ProtoReflect().SetUnknown(kept)
+	return e, nil
+}
