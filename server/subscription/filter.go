@@ -125,6 +125,12 @@ func (f *Filter) MatchLabels(l record.Labels) bool {
 		f.botTokens.admits(l.Bot)
 }
 
+// ByLabels returns whether MatchLabels decides alone: Match then returns true
+// for every event whose subject says what MatchLabels admits.
+func (f *Filter) ByLabels() bool {
+	return f.chats == nil && f.rooms == nil && f.isSelf == nil && f.mentions == nil && f.expression == nil
+}
+
 // Match returns whether f selects e, which must be without raw, for the
 // expression must not see it. A message that does not say whether it is the
 // account's own matches neither value of is_self, and so with mention_self. An

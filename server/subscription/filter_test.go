@@ -262,6 +262,9 @@ func TestLabelsNeverRejectWhatMatchAccepts(t *testing.T) {
 		if f.Match(e) && !f.MatchLabels(labels) {
 			t.Fatalf("Match is true, MatchLabels(%+v) is false", labels)
 		}
+		if f.ByLabels() && f.Match(e) != f.MatchLabels(labels) {
+			t.Fatalf("Match is %v, but MatchLabels(%+v), which is to decide alone, is not", f.Match(e), labels)
+		}
 	})
 }
 
@@ -277,6 +280,25 @@ func TestLabelsDecideWhatSubjectsTell(t *testing.T) {
 	} {
 		if mustCompile(t, filter).MatchLabels(labels) {
 			t.Errorf("%s: MatchLabels() = true, want false: every record would be decoded", name)
+		}
+	}
+	for name, tt := range map[string]struct {
+		filter *sluicev1.EventFilter
+		want   bool
+	}{
+		"nothing":      {nil, true},
+		"kind":         {&sluicev1.EventFilter{Kinds: []string{"message"}}, true},
+		"type":         {&sluicev1.EventFilter{MessageTypes: []sluicev1.MessageType{7}}, true},
+		"source":       {&sluicev1.EventFilter{Sources: []string{"acme"}}, true},
+		"bot":          {&sluicev1.EventFilter{BotIds: []string{"b1"}}, true},
+		"chat":         {&sluicev1.EventFilter{ChatIds: []string{"c1"}}, false},
+		"room":         {&sluicev1.EventFilter{RoomWxids: []string{"r1"}}, false},
+		"is_self":      {&sluicev1.EventFilter{IsSelf: proto.Bool(true)}, false},
+		"mention_self": {&sluicev1.EventFilter{MentionSelf: proto.Bool(true)}, false},
+		"expression":   {&sluicev1.EventFilter{Expression: "true"}, false},
+	} {
+		if got := mustCompile(t, tt.filter).ByLabels(); got != tt.want {
+			t.Errorf("%s: ByLabels() = %v, want %v", name, got, tt.want)
 		}
 	}
 }
