@@ -211,7 +211,7 @@ func (c *consumer) handle(req *sluicev1.ConsumeRequest) error {
 		}
 		return c.post(ctx, input{do: func(g *core) error {
 			if g.heard(c.session) {
-				g.scheduler.Grant(c.session.member, credits)
+				g.setCredits(c.session, credits)
 			}
 			return nil
 		}})

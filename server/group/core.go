@@ -21,6 +21,7 @@ type core struct {
 
 	scheduler *schedule.Scheduler
 	journal   journal
+	counts    *counts
 	feeder    *feeder
 	sessions  map[string]*session // by member
 	pulls     map[string][]*pull  // by member; the first is served, the others wait
@@ -28,6 +29,9 @@ type core struct {
 	// filter is what the log is read with; filterSpec is where it comes from.
 	filter     *subscription.Filter
 	filterSpec *sluicev1.EventFilter
+
+	ahead int  // about how many events were read and not handed out
+	sated bool // reading on can wait, see readEnough
 
 	replace  bool   // the next write is a snapshot
 	snapshot uint64 // position at the newest one
@@ -68,7 +72,7 @@ func (r *runner) load(ctx context.Context, lease *eventlog.Lease) (*core, error)
 		return nil, err
 	}
 	c := &core{
-		runner: r, lease: lease, journal: journal{log: log},
+		runner: r, lease: lease, journal: journal{log: log}, counts: r.service.metrics.of(r.name),
 		sessions: map[string]*session{}, pulls: map[string][]*pull{},
 		written: make(chan error, 1), // one place: there is one write at a time
 	}
@@ -93,7 +97,7 @@ func (r *runner) load(ctx context.Context, lease *eventlog.Lease) (*core, error)
 	if err := c.journal.replace(ctx, data); err != nil {
 		return nil, err
 	}
-	c.feeder = r.service.feed(ctx, c.filter, c.scheduler.Position())
+	c.startFeeder()
 	return c, nil
 }
 
@@ -148,7 +152,7 @@ func (c *core) configure(ctx context.Context, group *sluicev1.ConsumerGroup) err
 		return nil
 	}
 	waiting := c.scheduler.Waiting()
-	found, err := c.service.records(ctx, waiting)
+	found, err := c.service.shelf.get(ctx, waiting)
 	if err != nil {
 		return err
 	}
@@ -173,8 +177,13 @@ func (c *core) configure(ctx context.Context, group *sluicev1.ConsumerGroup) err
 func (c *core) refeed() {
 	if c.feeder != nil {
 		c.feeder.close()
-		c.feeder = c.service.feed(c.ctx, c.filter, c.scheduler.Position())
+		c.startFeeder()
 	}
+}
+
+func (c *core) startFeeder() {
+	c.ahead, c.sated = 0, false
+	c.feeder = c.service.feed(c.ctx, c.filter, c.scheduler.Position())
 }
 
 func (c *core) takeSnapshot() ([]byte, error) {
@@ -223,12 +232,32 @@ func (c *core) serve(ctx context.Context) error {
 	}
 }
 
-// feeds is where the log's events come from; nil while there is no room.
+// feeds is where the log's events come from; nil while there is no room, or no
+// need.
 func (c *core) feeds() <-chan feed {
-	if c.scheduler.Full() {
+	if c.sated || c.scheduler.Full() {
 		return nil
 	}
 	return c.feeder.feeds
+}
+
+// maxAhead is how many events that are not handed out a group has read while its
+// members have all that they are ready to hold.
+const maxAhead = 2048
+
+// readEnough says whether reading on can wait: it would take time from handing
+// out, and what is read long before it is handed out must be read again. With
+// turns it cannot, for who reads late takes chats for quiet that are not.
+func (c *core) readEnough() bool {
+	if c.ahead < maxAhead || len(c.sessions) == 0 || len(c.pulls) > 0 || c.scheduler.Config().Turn.Quiet > 0 {
+		return false
+	}
+	for name, m := range c.sessions {
+		if held := c.scheduler.Held(name); held.Events < m.credits.Events && held.Bytes < m.credits.Bytes {
+			return false
+		}
+	}
+	return true
 }
 
 // takeReady takes all inputs that are there, up to maxInputs.
@@ -257,6 +286,11 @@ func (c *core) take(f feed) {
 		c.scheduler.Append(e)
 	}
 	c.scheduler.Advance(f.position)
+	c.ahead += len(f.events)
+	if len(c.sessions)+len(c.pulls) > 0 {
+		c.service.shelf.put(f.records)
+		c.sated = c.readEnough()
+	}
 }
 
 // flush ends a round: what follows from it is let out at once when nothing is
@@ -267,7 +301,14 @@ func (c *core) flush() (*schedule.Output, error) {
 	out := c.scheduler.Flush()
 	c.writing = &flight{done: c.done, out: out, pulls: c.serveOutput(out)}
 	c.done = nil
-	c.service.metrics.handedOut(c.name, out.Deliveries)
+	for _, d := range out.Deliveries {
+		if d.Attempt == 1 {
+			c.ahead -= min(c.ahead, len(d.Sequences))
+		}
+		c.counts.attempts.Observe(float64(d.Attempt))
+		c.counts.sizes.Observe(float64(len(d.Sequences)))
+	}
+	c.sated = c.readEnough()
 
 	behind := c.scheduler.Position() - min(c.snapshot, c.scheduler.Position())
 	switch {
@@ -307,7 +348,7 @@ func (c *core) release() {
 		if m := c.sessions[revoked.Member]; m != nil {
 			m.push(frame{revoked: leaseName(c.incarnation, revoked.Lease)})
 		}
-		c.service.metrics.ended.WithLabelValues(c.name, endedLost).Inc()
+		c.counts.ended[endedLost].Inc()
 	}
 	for _, d := range f.out.Deliveries {
 		c.hand(f, d)

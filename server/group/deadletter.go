@@ -50,7 +50,7 @@ func (s *Service) ListDeadLetters(ctx context.Context, req *sluicev1.ListDeadLet
 	for i, l := range letters {
 		sequences[i] = l.Sequence
 	}
-	found, err := s.records(ctx, sequences)
+	found, err := s.shelf.get(ctx, sequences)
 	if err != nil {
 		return nil, err
 	}
@@ -61,9 +61,8 @@ func (s *Service) ListDeadLetters(ctx context.Context, req *sluicev1.ListDeadLet
 			res.NextPageToken = b.token(strconv.FormatUint(letters[i-1].Sequence, 10))
 			break
 		}
-		e, _ := s.decode(found, l.Sequence, req.GetIncludeRaw())
 		out := &sluicev1.DeadLetter{
-			Event:       e,
+			Event:       s.decode(found, l.Sequence, req.GetIncludeRaw()),
 			LastFailure: failureProto(l.Failure),
 			ChatState:   sluicev1.ChatState(l.State),
 			DeadTime:    timeProto(l.Time),

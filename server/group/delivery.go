@@ -8,27 +8,33 @@ import (
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/group/schedule"
+	"github.com/sluicegate/sluice/server/record"
 )
 
-// deliveries returns deliveries as clients see them, with their events read
-// from the log. Events that the log no longer holds are left out; a delivery of
-// which nothing is left is settled.
+// deliveries returns deliveries as clients see them, with their events in the
+// form of record.Undecoded. Events that the log no longer holds are left out; a
+// delivery of which nothing is left is settled.
 func (r *runner) deliveries(ctx context.Context, all []schedule.Delivery, raw bool) ([]*sluicev1.Delivery, error) {
 	var sequences []uint64
 	for _, d := range all {
 		sequences = append(sequences, d.Sequences...)
 	}
-	found, err := r.service.records(ctx, sequences)
+	found, err := r.service.shelf.get(ctx, sequences)
 	if err != nil {
 		return nil, err
 	}
+	epoch := r.service.events.Epoch()
 	out := make([]*sluicev1.Delivery, 0, len(all))
 	var empty []uint64
 	missing := 0
 	for _, d := range all {
 		events := make([]*sluicev1.Event, 0, len(d.Sequences))
 		for _, sequence := range d.Sequences {
-			if e, held := r.service.decode(found, sequence, raw); held {
+			rec, held := found[sequence]
+			if !held {
+				continue
+			}
+			if e, err := record.Undecoded(rec.Data, sequence, epoch, raw); err == nil {
 				events = append(events, e)
 			}
 		}

@@ -2,8 +2,6 @@ package group
 
 import (
 	"context"
-	"errors"
-	"slices"
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/eventlog"
@@ -15,96 +13,60 @@ import (
 // selectEvent returns what a scheduler is to know of the event in rec; false
 // when the filter does not select it.
 func (s *Service) selectEvent(rec eventlog.Record, filter *subscription.Filter) (schedule.Event, bool) {
-	if labels, ok := record.ParseSubject(rec.Subject); ok && !filter.MatchLabels(labels) {
+	labels, ok := record.ParseSubject(rec.Subject)
+	if ok && !filter.MatchLabels(labels) {
 		return schedule.Event{}, false
 	}
-	e, err := record.Decode(rec.Data, rec.Sequence, s.events.Epoch(), false)
+	o, ok, err := s.outline(rec, filter)
 	if err != nil {
 		s.logger.Error("an event of the log cannot be read, consumer groups pass it over", "sequence", rec.Sequence, "err", err)
+	}
+	if !ok {
 		return schedule.Event{}, false
 	}
-	if !filter.Match(e) {
-		return schedule.Event{}, false
-	}
-	out := schedule.Event{
+	return schedule.Event{
 		Sequence: rec.Sequence,
-		Chat:     schedule.ChatID(e.GetChatKey()),
-		Received: e.GetReceiveTime().AsTime(),
+		Chat:     schedule.ChatID(o.ChatKey),
+		Received: o.Received,
+		Sent:     o.Sent,
 		Size:     len(rec.Data),
-		Revises:  e.GetRevisionOf(),
+		Revises:  o.RevisionOf,
+	}, true
+}
+
+// outline returns the outline of the event in rec, whose subject the filter
+// admits, and whether the filter selects it. The event is only decoded when the
+// filter asks for more than its subject says.
+func (s *Service) outline(rec eventlog.Record, filter *subscription.Filter) (record.Outline, bool, error) {
+	if !filter.ByLabels() {
+		e, err := record.Decode(rec.Data, rec.Sequence, s.events.Epoch(), false)
+		if err != nil || !filter.Match(e) {
+			return record.Outline{}, false, err
+		}
 	}
-	if t := e.GetMessage().GetSendTime(); t != nil {
-		out.Sent = t.AsTime()
-	}
-	return out, true
+	o, err := record.ParseOutline(rec.Data)
+	return o, err == nil, err
 }
 
 // scan calls visit for each event from the one at first to the one at last that
 // the filter selects. last must be durable.
 func (s *Service) scan(ctx context.Context, filter *subscription.Filter, first, last uint64, visit func(schedule.Event)) error {
-	r := s.events.Read(max(first, 1))
-	for r.Position() < last {
-		records, err := r.Next(ctx, int(min(last-r.Position(), maxRead)))
-		var gone *eventlog.TruncatedError
-		if errors.As(err, &gone) {
-			r.Seek(gone.First)
-			continue
-		}
-		if err != nil {
-			return err
-		}
+	return readSpan(ctx, s.events, max(first, 1), last, func(records []eventlog.Record) {
 		for _, rec := range records {
-			if rec.Sequence > last {
-				return nil
-			}
 			if e, ok := s.selectEvent(rec, filter); ok {
 				visit(e)
 			}
 		}
-	}
-	return nil
+	})
 }
 
-// records returns the records of those sequences, all of which were durable,
-// that the log still holds.
-func (s *Service) records(ctx context.Context, sequences []uint64) (map[uint64]eventlog.Record, error) {
-	all := slices.Sorted(slices.Values(sequences))
-	found := make(map[uint64]eventlog.Record, len(all))
-	r := s.events.Read(1)
-	for len(all) > 0 {
-		n := 1 // how many lie so close together that one read gets them
-		for n < len(all) && n < maxRead && all[n]-all[0] < uint64(4*n) {
-			n++
-		}
-		r.Seek(all[0])
-		records, err := r.Next(ctx, int(all[n-1]-all[0])+1) //nolint:gosec // small
-		passed := r.Position()
-		var gone *eventlog.TruncatedError
-		switch {
-		case errors.As(err, &gone):
-			passed = gone.First - 1
-		case err != nil:
-			return nil, err
-		}
-		for _, rec := range records {
-			if _, ok := slices.BinarySearch(all, rec.Sequence); ok {
-				found[rec.Sequence] = rec
-			}
-		}
-		for len(all) > 0 && all[0] <= passed {
-			all = all[1:]
-		}
-	}
-	return found, nil
-}
-
-// decode returns the event of a record that records found; one with only its
-// sequence when it did not.
-func (s *Service) decode(found map[uint64]eventlog.Record, sequence uint64, raw bool) (e *sluicev1.Event, held bool) {
+// decode returns the event of a record that was found; one with only its sequence
+// when it was not.
+func (s *Service) decode(found map[uint64]eventlog.Record, sequence uint64, raw bool) *sluicev1.Event {
 	if rec, ok := found[sequence]; ok {
 		if e, err := record.Decode(rec.Data, rec.Sequence, s.events.Epoch(), raw); err == nil {
-			return e, true
+			return e
 		}
 	}
-	return &sluicev1.Event{Sequence: sequence}, false
+	return &sluicev1.Event{Sequence: sequence}
 }

@@ -17,8 +17,9 @@ const retryDelay = 100 * time.Millisecond
 // A feed is a part of the log as a filter sees it.
 type feed struct {
 	events   []schedule.Event
-	position uint64 // up to here there are no others
-	first    uint64 // the oldest event held; 0 is no news
+	records  []eventlog.Record // those of events
+	position uint64            // up to here there are no others
+	first    uint64            // the oldest event held; 0 is no news
 }
 
 // A feeder reads the log for a group, in a goroutine of its own.
@@ -57,6 +58,7 @@ func (f *feeder) run(ctx context.Context, s *Service, filter *subscription.Filte
 			for _, rec := range records {
 				if e, ok := s.selectEvent(rec, filter); ok {
 					out.events = append(out.events, e)
+					out.records = append(out.records, rec)
 				}
 			}
 		case errors.As(err, &gone):

@@ -75,6 +75,7 @@ type Service struct {
 	draining  <-chan struct{}
 	logger    *slog.Logger
 	metrics   *metrics
+	shelf     *shelf
 
 	changes sync.Mutex // held while the catalog changes, before mu
 	catalog *catalog
@@ -99,6 +100,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	s := &Service{
 		engine: cfg.Engine, events: cfg.Events, positions: cfg.Positions,
 		draining: cfg.Draining, logger: cfg.Logger, groups: map[string]*runner{},
+		shelf: newShelf(cfg.Events),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	var err error

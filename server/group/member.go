@@ -30,6 +30,8 @@ type session struct {
 	member string
 	ready  chan struct{} // one place: there is something to take
 
+	credits schedule.Credits // belongs to the group
+
 	mu     sync.Mutex
 	frames []frame // bounded by the member's credits, and by the stream for outcomes
 	ended  bool
@@ -96,8 +98,14 @@ func (c *core) open(m *session, timeout time.Duration, credits schedule.Credits)
 	}
 	c.sessions[m.member] = m
 	c.scheduler.Join(m.member, timeout)
-	c.scheduler.Grant(m.member, credits)
+	c.setCredits(m, credits)
 	return nil
+}
+
+// setCredits lets a member hold so much.
+func (c *core) setCredits(m *session, credits schedule.Credits) {
+	m.credits = credits
+	c.scheduler.Grant(m.member, credits)
 }
 
 // held are the leases that a member has.

@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/sluicegate/sluice/server/group/schedule"
 )
 
 // metrics are what a Service counts. Each has the label group, of which there
@@ -75,11 +73,23 @@ func (m *metrics) forget(group string) {
 	}
 }
 
-func (m *metrics) handedOut(group string, all []schedule.Delivery) {
-	for _, d := range all {
-		m.attempts.WithLabelValues(group).Observe(float64(d.Attempt))
-		m.sizes.WithLabelValues(group).Observe(float64(len(d.Sequences)))
+// counts are the metrics of one group.
+type counts struct {
+	ended           map[string]prometheus.Counter // by how
+	attempts, sizes prometheus.Observer
+}
+
+// of returns the metrics of a group.
+func (m *metrics) of(group string) *counts {
+	c := &counts{
+		ended:    make(map[string]prometheus.Counter),
+		attempts: m.attempts.WithLabelValues(group),
+		sizes:    m.sizes.WithLabelValues(group),
 	}
+	for _, how := range []string{endedAck, endedNack, endedRelease, endedPark, endedLost} {
+		c.ended[how] = m.ended.WithLabelValues(group, how)
+	}
+	return c
 }
 
 // standings is how the groups stand at the time of a scrape.

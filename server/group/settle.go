@@ -125,7 +125,7 @@ func (c *core) settle(batch []settlement) []*sluicev1.SettlementResult {
 		case item.verdict.Kind == schedule.Extend:
 			results[i].LeaseUntil = timestamppb.New(c.scheduler.Until(item.lease))
 		default:
-			c.service.metrics.ended.WithLabelValues(c.name, item.kind).Inc()
+			c.counts.ended[item.kind].Inc()
 		}
 	}
 	return results

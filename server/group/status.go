@@ -60,11 +60,11 @@ func (s *Service) addUnread(ctx context.Context, st *standing) error {
 	if err != nil || len(records) == 0 {
 		return nil //nolint:nilerr // it was removed meanwhile: the next look will tell
 	}
-	found, err := s.records(ctx, []uint64{records[0].Sequence})
+	found, err := s.shelf.get(ctx, []uint64{records[0].Sequence})
 	if err != nil {
 		return err
 	}
-	e, _ := s.decode(found, records[0].Sequence, false)
+	e := s.decode(found, records[0].Sequence, false)
 	st.OldestSequence, st.OldestTime = e.GetSequence(), e.GetReceiveTime().AsTime()
 	return nil
 }
@@ -126,7 +126,7 @@ func (s *Service) blockedChats(ctx context.Context, st *standing) ([]*sluicev1.B
 	for i, chat := range st.blocked {
 		sequences[i] = chat.Sequence
 	}
-	found, err := s.records(ctx, sequences)
+	found, err := s.shelf.get(ctx, sequences)
 	if err != nil {
 		return nil, err
 	}
@@ -144,8 +144,7 @@ func (s *Service) blockedChats(ctx context.Context, st *standing) ([]*sluicev1.B
 			out[i].Attempts = uint32(chat.Failure.Attempt) //nolint:gosec // small
 		}
 		if st.order != schedule.Total {
-			e, _ := s.decode(found, chat.Sequence, false)
-			out[i].ChatKey = e.GetChatKey()
+			out[i].ChatKey = s.decode(found, chat.Sequence, false).GetChatKey()
 		}
 	}
 	return out, nil
