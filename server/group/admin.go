@@ -157,7 +157,7 @@ func (s *Service) UpdateConsumerGroup(ctx context.Context, req *sluicev1.UpdateC
 		return nil, err
 	}
 	// When this fails, the group takes it over as soon as it goes on.
-	if err := r.call(ctx, func(c *core) error { return c.configure(c.ctx, group) }); err != nil {
+	if err := r.reconfigure(ctx); err != nil {
 		return nil, err
 	}
 	return &sluicev1.UpdateConsumerGroupResponse{ConsumerGroup: group}, nil

@@ -86,7 +86,7 @@ func (r *runner) load(ctx context.Context, lease *eventlog.Lease) (*core, error)
 			"group", r.name, "position", c.scheduler.Position(), "last_sequence", end)
 		c.scheduler.Seek(end + 1)
 	}
-	if err := c.configure(ctx, group); err != nil {
+	if err := c.configure(ctx, group, nil); err != nil {
 		return nil, err
 	}
 	c.scheduler.Flush()
@@ -142,8 +142,8 @@ func (c *core) setFilter(spec *sluicev1.EventFilter) error {
 }
 
 // configure takes over a configuration. What waits and no longer matches is
-// dropped.
-func (c *core) configure(ctx context.Context, group *sluicev1.ConsumerGroup) error {
+// dropped; looked is what is known of that already, and may be nil.
+func (c *core) configure(ctx context.Context, group *sluicev1.ConsumerGroup, looked *sifted) error {
 	cfg := scheduleConfig(group)
 	if !reflect.DeepEqual(cfg, c.scheduler.Config()) {
 		c.scheduler.Configure(cfg)
@@ -151,22 +151,15 @@ func (c *core) configure(ctx context.Context, group *sluicev1.ConsumerGroup) err
 	if proto.Equal(orNew(group.GetFilter()), c.filterSpec) {
 		return nil
 	}
-	waiting := c.scheduler.Waiting()
-	found, err := c.service.shelf.get(ctx, waiting)
+	filter, err := subscription.Compile(group.GetFilter())
 	if err != nil {
 		return err
 	}
-	if err := c.setFilter(group.GetFilter()); err != nil {
+	drop, err := c.service.siftRest(ctx, c.scheduler.Waiting(), filter, looked)
+	if err != nil {
 		return err
 	}
-	var drop []uint64
-	for _, sequence := range waiting {
-		if rec, ok := found[sequence]; ok {
-			if _, ok := c.service.selectEvent(rec, c.filter); !ok {
-				drop = append(drop, sequence)
-			}
-		}
-	}
+	c.filter, c.filterSpec = filter, orNew(group.GetFilter())
 	c.scheduler.Drop(drop)
 	c.replace = true // what was read with the old filter must not be read again
 	c.refeed()

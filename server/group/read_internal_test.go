@@ -44,7 +44,7 @@ func storeMany(t *testing.T, s *Service, n, size int) {
 // no further than it must, and that all comes nevertheless.
 func TestReadsOnWhenNeeded(t *testing.T) {
 	s := open(t)
-	r, err := s.group("w")
+	r, err := s.group(t.Context(), "w")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,6 +42,8 @@ type runner struct {
 	mu      sync.Mutex
 	group   *sluicev1.ConsumerGroup // never modified, only replaced
 	leading bool
+
+	reconfiguring sync.Mutex // held by reconfigure
 }
 
 func newRunner(s *Service, e entry) *runner {
@@ -66,15 +68,20 @@ func (r *runner) configuration() *sluicev1.ConsumerGroup {
 }
 
 // setConfiguration has the group take over a configuration. It does not wait for
-// it: what takes over the same one afterwards finds it taken over.
+// it: reconfigure does.
 func (r *runner) setConfiguration(g *sluicev1.ConsumerGroup) {
 	r.mu.Lock()
 	same := proto.Equal(g, r.group)
 	r.group = g
 	r.mu.Unlock()
-	if !same {
-		_ = r.post(r.ctx, input{do: func(c *core) error { return c.configure(c.ctx, g) }}) // ends with the group
+	if same || !r.leads() { // who comes to lead takes over what there is
+		return
 	}
+	r.service.running.Go(func() {
+		if err := r.reconfigure(r.ctx); err != nil && r.ctx.Err() == nil {
+			r.service.logger.Warn("a consumer group has not taken over its configuration yet", "group", r.name, "err", err)
+		}
+	})
 }
 
 // ended is the error of calls on a group that has stopped.
