@@ -22,7 +22,7 @@ func TestRequestsDiffer(t *testing.T) {
 	seen := make(map[string]bool)
 	inChats := make(map[string]bool)
 	for range 2 { // as two connections do
-		r := newRequest("host")
+		r := newRequest("host", defaultChats)
 		for range 5000 {
 			r.next()
 			parsed, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(r.bytes)))
@@ -45,8 +45,8 @@ func TestRequestsDiffer(t *testing.T) {
 			}
 		}
 	}
-	if len(inChats) != chats {
-		t.Errorf("10000 callbacks were in %d chats, want %d", len(inChats), chats)
+	if len(inChats) != defaultChats {
+		t.Errorf("10000 callbacks were in %d chats, want %d", len(inChats), defaultChats)
 	}
 }
 

@@ -26,7 +26,7 @@ func runIngest(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	fmt.Fprintf(out, "%d rounds of %v, bodies of %d bytes, %d chats\n\n", *rounds, *duration, len(body), chats)
+	fmt.Fprintf(out, "%d rounds of %v, bodies of %d bytes, %d chats\n\n", *rounds, *duration, len(body), defaultChats)
 	fmt.Fprintln(out, "| connections | Sluice/s | limit/s | ratio (min–max) | Sluice p50 | p99 | limit p50 | p99 |")
 	fmt.Fprintln(out, "|---:|---:|---:|---:|---:|---:|---:|---:|")
 	for _, n := range connections {

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -26,6 +27,10 @@ type load struct {
 	// rate is callbacks per second over all connections, at even distances. 0
 	// is as fast as the answers come.
 	rate int
+
+	// chats is how many conversations the callbacks are spread over; 0 is
+	// defaultChats.
+	chats int
 }
 
 // A result is what a load met.
@@ -45,7 +50,7 @@ func (r result) perSecond() float64 { return float64(len(r.latencies)) / r.elaps
 func (l load) run(ctx context.Context) (result, error) {
 	posters := make([]*poster, l.connections)
 	for i := range posters {
-		p, err := dial(ctx, l.addr)
+		p, err := dial(ctx, l.addr, cmp.Or(l.chats, defaultChats))
 		if err != nil {
 			return result{}, err
 		}
@@ -83,12 +88,12 @@ type poster struct {
 	request *request
 }
 
-func dial(ctx context.Context, addr string) (*poster, error) {
+func dial(ctx context.Context, addr string, chats int) (*poster, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	return &poster{conn: conn, r: bufio.NewReader(conn), request: newRequest(addr)}, nil
+	return &poster{conn: conn, r: bufio.NewReader(conn), request: newRequest(addr, chats)}, nil
 }
 
 func (p *poster) close() { _ = p.conn.Close() } // all that was sent was answered
@@ -182,9 +187,13 @@ func runLoad(ctx context.Context, args []string, out io.Writer) error {
 	flags.StringVar(&l.addr, "addr", "127.0.0.1:8080", "where the server takes callbacks")
 	flags.IntVar(&l.connections, "connections", 64, "how many connections")
 	flags.DurationVar(&l.duration, "duration", 5*time.Second, "how long")
+	flags.IntVar(&l.chats, "chats", defaultChats, "how many conversations they are in")
 	flags.IntVar(&l.rate, "rate", 0, "callbacks per second; 0 is as fast as the answers come")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if l.chats < 1 || l.chats > maxChats {
+		return fmt.Errorf("-chats must be 1 to %d", maxChats)
 	}
 	r, err := l.run(ctx)
 	if err != nil {

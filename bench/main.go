@@ -4,10 +4,11 @@
 //
 //	bench ingest      callbacks per second and their latency, beside the limit server
 //	bench subscribe   events per second to gRPC subscribers, and delivery latency
+//	bench groups      what consumer groups do: deliveries settled, latency, memory, restarts
 //	bench load        the load alone, at a server that already runs
 //	bench limit       the limit server alone
 //
-// Without a command it runs the first two. The tables it prints are Markdown,
+// Without a command it runs the first three. The tables it prints are Markdown,
 // for README.md beside it.
 package main
 
@@ -40,20 +41,25 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	commands := map[string]command{
 		"ingest":    runIngest,
 		"subscribe": runSubscribe,
+		"groups":    runGroups,
 		"load":      runLoad,
 		"limit":     runLimit,
 	}
 	if len(args) == 0 {
-		if err := runIngest(ctx, nil, out); err != nil {
-			return err
+		for i, c := range []command{runIngest, runSubscribe, runGroups} {
+			if i > 0 {
+				fmt.Fprintln(out)
+			}
+			if err := c(ctx, nil, out); err != nil {
+				return err
+			}
 		}
-		fmt.Fprintln(out)
-		return runSubscribe(ctx, nil, out)
+		return nil
 	}
 	if c, ok := commands[args[0]]; ok {
 		return c(ctx, args[1:], out)
 	}
-	return errors.New("usage: bench [ingest|subscribe|load|limit] [-help]")
+	return errors.New("usage: bench [ingest|subscribe|groups|load|limit] [-help]")
 }
 
 // counts is a flag: positive whole numbers separated by commas.

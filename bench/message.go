@@ -12,8 +12,10 @@ const (
 	// okAnswer is what the vendor is told once an event is on disk.
 	okAnswer = `{"errcode":0,"errmsg":"ok"}`
 
-	// chats is how many conversations the load spreads over.
-	chats = 1000
+	// defaultChats is how many conversations the load spreads over unless told
+	// otherwise; maxChats is the most.
+	defaultChats = 1000
+	maxChats     = 1_000_000
 
 	// body is a text in a group chat, in the shape the vendor sends most. Its
 	// message id and chat id are overwritten in each request.
@@ -36,11 +38,12 @@ type request struct {
 	bytes   []byte
 	message []byte // the message id within bytes
 	chat    []byte // the chat id within bytes
+	chats   uint64 // how many chats it goes through
 	writer  uint64 // the first half of its message ids: no other request has it
 	count   uint64 // callbacks made: the second half
 }
 
-func newRequest(host string) *request {
+func newRequest(host string, chats int) *request {
 	b := fmt.Appendf(nil, "POST /message HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
 		host, len(body), body)
 	within := func(blank string) []byte {
@@ -49,6 +52,7 @@ func newRequest(host string) *request {
 	}
 	return &request{
 		bytes: b, message: within(blankMessage), chat: within(blankChat),
+		chats:  uint64(chats), //nolint:gosec // positive
 		writer: rand.Uint64(), //nolint:gosec // an id, not a secret
 	}
 }
@@ -61,8 +65,8 @@ func (r *request) next() {
 	binary.BigEndian.PutUint64(id[:8], r.writer)
 	binary.BigEndian.PutUint64(id[8:], r.count)
 	hex.Encode(r.message, id[:])
-	const stride = 617 // has no divisor in common with chats, so that it comes round to each
+	const stride = 617 // a prime that does not divide the number of chats, so that it comes round to each
 	var chat [12]byte
-	binary.BigEndian.PutUint64(chat[4:], (r.writer%chats+r.count*stride)%chats)
+	binary.BigEndian.PutUint64(chat[4:], (r.writer%r.chats+r.count*stride)%r.chats)
 	hex.Encode(r.chat, chat[:])
 }

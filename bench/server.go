@@ -19,7 +19,9 @@ import (
 type server struct {
 	callbackAddr string
 	grpcAddr     string // Sluice only
+	httpAddr     string // Sluice only
 	dir          string
+	command      []string // program and arguments, to start it again
 	cmd          *exec.Cmd
 	output       *bytes.Buffer // what the process printed; read it after the process ended
 }
@@ -53,16 +55,19 @@ func newRig(ctx context.Context, parent string, out io.Writer) (*rig, error) {
 
 func (r *rig) close() error { return os.RemoveAll(r.dir) }
 
-// startSluice starts Sluice with its defaults, but for addresses and the data
-// directory, and waits until it answers.
+// startSluice starts Sluice with its defaults, but for addresses, the data
+// directory and profiles to be asked for, and waits until it answers.
 func (r *rig) startSluice(ctx context.Context) (*server, error) {
 	addrs, err := freeAddrs(ctx, 3)
 	if err != nil {
 		return nil, err
 	}
-	s := &server{callbackAddr: addrs[0], grpcAddr: addrs[1], dir: filepath.Join(r.dir, "data")}
-	return s, s.start(ctx, r.binary, "serve", "--data-dir", s.dir,
-		"--callback-addr", addrs[0], "--grpc-addr", addrs[1], "--http-addr", addrs[2])
+	s := &server{callbackAddr: addrs[0], grpcAddr: addrs[1], httpAddr: addrs[2], dir: filepath.Join(r.dir, "data")}
+	s.command = []string{
+		r.binary, "serve", "--data-dir", s.dir, "--pprof",
+		"--callback-addr", addrs[0], "--grpc-addr", addrs[1], "--http-addr", addrs[2],
+	}
+	return s, s.start(ctx)
 }
 
 // startLimit starts the limit server and waits until it answers.
@@ -76,13 +81,14 @@ func (r *rig) startLimit(ctx context.Context) (*server, error) {
 		return nil, err
 	}
 	s := &server{callbackAddr: addrs[0], dir: filepath.Join(r.dir, "data")}
-	return s, s.start(ctx, self, "limit", "-dir", s.dir, "-addr", addrs[0])
+	s.command = []string{self, "limit", "-dir", s.dir, "-addr", addrs[0]}
+	return s, s.start(ctx)
 }
 
 // start starts the process and returns when a first callback was answered.
-func (s *server) start(ctx context.Context, name string, args ...string) error {
+func (s *server) start(ctx context.Context) error {
 	s.output = new(bytes.Buffer)
-	s.cmd = exec.CommandContext(ctx, name, args...) //nolint:gosec // Sluice or this program
+	s.cmd = exec.CommandContext(ctx, s.command[0], s.command[1:]...) //nolint:gosec // Sluice or this program
 	s.cmd.Stdout, s.cmd.Stderr = s.output, s.output
 	if err := s.cmd.Start(); err != nil {
 		return err
@@ -94,7 +100,7 @@ func (s *server) start(ctx context.Context, name string, args ...string) error {
 			return nil
 		}
 		if ctx.Err() != nil || time.Now().After(deadline) {
-			return errors.Join(fmt.Errorf("wait for %s: %w", name, err), s.stop())
+			return errors.Join(fmt.Errorf("wait for %s: %w", s.command[0], err), s.stop())
 		}
 		select {
 		case <-time.After(5 * time.Millisecond):
@@ -104,7 +110,7 @@ func (s *server) start(ctx context.Context, name string, args ...string) error {
 }
 
 func postOne(ctx context.Context, addr string) error {
-	p, err := dial(ctx, addr)
+	p, err := dial(ctx, addr, defaultChats)
 	if err != nil {
 		return err
 	}
@@ -116,16 +122,29 @@ func postOne(ctx context.Context, addr string) error {
 // to write back is written before it returns, so that the next measurement
 // does not pay for it.
 func (s *server) stop() error {
+	err := errors.Join(s.end(), os.RemoveAll(s.dir))
+	syscall.Sync()
+	return err
+}
+
+// end ends the process in good order and leaves its data for another start.
+func (s *server) end() error {
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
-	err := s.cmd.Wait()
-	if err != nil {
-		err = fmt.Errorf("%s: %w\n%s", filepath.Base(s.cmd.Path), err, s.output)
+	if err := s.cmd.Wait(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", filepath.Base(s.cmd.Path), err, s.output)
 	}
-	err = errors.Join(err, os.RemoveAll(s.dir))
-	syscall.Sync()
-	return err
+	return nil
+}
+
+// kill ends the process as a crash would.
+func (s *server) kill() error {
+	if err := s.cmd.Process.Kill(); err != nil {
+		return err
+	}
+	_ = s.cmd.Wait() // says that it was killed
+	return nil
 }
 
 // freeAddrs returns n loopback addresses that nothing listened on a moment ago.

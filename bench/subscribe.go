@@ -46,7 +46,7 @@ func runSubscribe(ctx context.Context, args []string, out io.Writer) (err error)
 		return err
 	}
 	events := len(filled.latencies)
-	fmt.Fprintf(out, "a log of %d events, bodies of %d bytes, %d chats\n\n", events, len(body), chats)
+	fmt.Fprintf(out, "a log of %d events, bodies of %d bytes, %d chats\n\n", events, len(body), defaultChats)
 	fmt.Fprintln(out, "| subscribers | events/s each | events/s in all |")
 	fmt.Fprintln(out, "|---:|---:|---:|")
 	for _, n := range subscribers {
@@ -74,7 +74,7 @@ func readLog(ctx context.Context, addr string, n, events int) (time.Duration, er
 	for range n {
 		g.Go(func() error {
 			left := events
-			return subscribe(ctx, addr, sluicev1.Anchor_ANCHOR_EARLIEST, func(f *sluicev1.SubscribeResponse) bool {
+			return subscribe(ctx, addr, earliest(), func(f *sluicev1.SubscribeResponse) bool {
 				left -= len(f.GetEvents().GetEvents())
 				return left > 0
 			})
@@ -105,7 +105,7 @@ func deliver(ctx context.Context, out io.Writer, server *server, l load) error {
 	var delays []time.Duration
 	g.Go(func() error {
 		want := -1 // how many to wait for; -1 until it is known
-		return subscribe(ctx, server.grpcAddr, sluicev1.Anchor_ANCHOR_LATEST, func(f *sluicev1.SubscribeResponse) bool {
+		return subscribe(ctx, server.grpcAddr, latest(), func(f *sluicev1.SubscribeResponse) bool {
 			if f.GetOpened() != nil {
 				close(opened)
 			}
@@ -130,14 +130,14 @@ func deliver(ctx context.Context, out io.Writer, server *server, l load) error {
 }
 
 // subscribe passes frames to each, from start on, until it returns false.
-func subscribe(ctx context.Context, addr string, start sluicev1.Anchor, each func(*sluicev1.SubscribeResponse) bool) error {
+func subscribe(ctx context.Context, addr string, start *sluicev1.Position, each func(*sluicev1.SubscribeResponse) bool) error {
 	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close() }() // it was only read from
 	stream, err := sluicev1.NewEventServiceClient(conn).Subscribe(ctx, &sluicev1.SubscribeRequest{
-		Start:             &sluicev1.Position{At: &sluicev1.Position_Anchor{Anchor: start}},
+		Start:             start,
 		HeartbeatInterval: durationpb.New(time.Second), // a frame at least this often, so that each learns when to end
 	})
 	if err != nil {
