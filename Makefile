@@ -29,6 +29,7 @@ run: ## Start the gateway with its data in ./data (ARGS= for flags)
 .PHONY: test
 test: ## Run every test
 	go test ./...
+	cd bench && go test ./...
 
 .PHONY: race
 race: ## Run every test under the race detector
@@ -80,7 +81,7 @@ fuzz: ## Run each fuzz target for FUZZTIME
 	done
 
 .PHONY: bench
-bench: ## Measure decoding, ingest and subscriptions (see bench/README.md)
+bench: ## Measure decoding, ingest, subscriptions and groups (see bench/README.md)
 	go test -run='^$$' -bench=Decode -benchtime=8000x -cpu=1 ./server/callback
 	cd bench && go run . $(ARGS)
 
