@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -48,7 +47,7 @@ Exit codes: 0 after a clean stop, 1 on an error, 2 for a wrong command line.`,
 			return err
 		}
 		if os.Getenv("GOGC") == "" {
-			debug.SetGCPercent(gcPercent)
+			go tuneCollector(cmd.Context())
 		}
 		hangup := make(chan os.Signal, 1) // one more says nothing new
 		signal.Notify(hangup, syscall.SIGHUP)
@@ -64,11 +63,6 @@ Exit codes: 0 after a clean stop, 1 on an error, 2 for a wrong command line.`,
 	}
 	return cmd
 }
-
-// gcPercent is how much garbage may gather, in percent of what lives, before it
-// is collected. Little lives in a gateway, some 10 MB, so Go's own 100 would
-// collect dozens of times a second under load.
-const gcPercent = 400
 
 func newLogger(cfg server.Config, to io.Writer) *slog.Logger {
 	options := &slog.HandlerOptions{Level: cfg.LogLevel}
