@@ -10,7 +10,9 @@ const (
 	// It is put into its nest.
 	DottedName = "DOTTED_NAME"
 
-	// DuplicateName is a name that stands twice in one object. The last wins.
+	// DuplicateName is a name that stands twice in one object, of which the last
+	// wins, or a field under two of its names, or in two places, with different
+	// values. The other value is then in unmapped.
 	DuplicateName = "DUPLICATE_NAME"
 
 	// InvalidUTF8 is text with bytes that are not UTF-8, or with half of a

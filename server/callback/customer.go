@@ -11,17 +11,22 @@ func (d *decoder) customerAdded(envelope int) *sluicev1.CustomerAdded {
 	bot := &sluicev1.Bot{}
 	for name, v := range d.both(envelope) {
 		switch name {
-		case "type", "contactType":
+		case "type":
 			if d.typeTraits(v)&word != 0 {
 				d.text(&p.ChangeType, v) // the event's; a number is the contact's
 				continue
 			}
 			enum(d, &p.Contact.Type, v, sluicev1.ContactType_name)
+		case "contactType":
+			enum(d, &p.Contact.Type, v, sluicev1.ContactType_name)
 		case "event":
-			p.WecomEvent = d.structOf(v)
+			d.setStruct(&p.WecomEvent, v)
 		case "timestamp":
 			d.time(&p.EventTime, v)
-		case "imContactId", "wxid":
+		case "imContactId":
+			d.id(&p.Contact.Wxid, v)
+		case "wxid":
+			d.id(&p.Contact.Wxid, d.documented(v, "imContactId"))
 			d.id(&p.Contact.Wxid, v)
 		case "name":
 			d.text(&p.Contact.Name, v)
@@ -71,16 +76,10 @@ func imInfoField(d *decoder, p *sluicev1.CustomerAdded, name string, v int) {
 // followUsers takes in one or more employees: WeCom's own event has a list of
 // them, the vendor's an object.
 func (d *decoder) followUsers(dst *[]*sluicev1.FollowUser, v int) {
-	if d.kind(v) == '{' {
-		if d.object(v) {
-			*dst = append(*dst, fill(d, v, followUserField))
-		}
-		return
-	}
-	for i := range d.items(v) {
-		if d.object(i) {
-			*dst = append(*dst, fill(d, i, followUserField))
-		}
+	if d.kind(v) != '{' {
+		fillList(d, dst, v, followUserField)
+	} else if d.object(v) {
+		setList(d, dst, v, []*sluicev1.FollowUser{fill(d, v, followUserField)})
 	}
 }
 
@@ -97,11 +96,7 @@ func followUserField(d *decoder, p *sluicev1.FollowUser, name string, v int) {
 	case "createTimestamp":
 		d.time(&p.CreateTime, v)
 	case "tags":
-		for i := range d.items(v) {
-			if d.object(i) {
-				p.Tags = append(p.Tags, fill(d, i, tagField))
-			}
-		}
+		fillList(d, &p.Tags, v, tagField)
 	case "remarkMobiles":
 		d.ids(&p.RemarkMobiles, v)
 	default:
@@ -124,19 +119,19 @@ func tagField(d *decoder, p *sluicev1.FollowUser_Tag, name string, v int) {
 	}
 }
 
-// both walks the members around envelope and those in it.
+// both walks the members of envelope and those around it.
 func (d *decoder) both(envelope int) iter.Seq2[string, int] {
 	return func(yield func(string, int) bool) {
-		for name, v := range d.members(d.root) {
-			if v != envelope && !yield(name, v) {
+		for name, v := range d.members(envelope) {
+			if !yield(name, v) {
 				return
 			}
 		}
 		if envelope == d.root {
 			return
 		}
-		for name, v := range d.members(envelope) {
-			if !yield(name, v) {
+		for name, v := range d.members(d.root) {
+			if v != envelope && !yield(name, v) {
 				return
 			}
 		}

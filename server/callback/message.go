@@ -38,8 +38,10 @@ func (d *decoder) message(envelope int) *sluicev1.Message {
 		case "roomId", "imRoomId":
 			d.id(&roomWxid, v)
 		case "roomTopic", "roomName":
+			if roomTopic == "" {
+				topic = v
+			}
 			d.text(&roomTopic, v)
-			topic = v
 		case "roomWecomChatId":
 			d.id(&roomChat, v)
 		case "orgId":
@@ -61,7 +63,13 @@ func (d *decoder) message(envelope int) *sluicev1.Message {
 		case "externalRequestId":
 			d.id(&m.ExternalRequestId, v)
 		case "type", "messageType":
-			typed = enum(d, &m.Type, v, sluicev1.MessageType_name) || typed
+			switch n, ok := enumerated[sluicev1.MessageType](d, v, sluicev1.MessageType_name); {
+			case !ok:
+			case !typed:
+				m.Type, typed = n, true
+			case n != m.Type:
+				d.reject(v, DuplicateName)
+			}
 		case "payload":
 			payload = v
 		default:

@@ -53,24 +53,6 @@ func (d *decoder) payload(m *sluicev1.Message, v int) {
 	}
 }
 
-// fill makes a message of the object v with set, which takes in one member.
-// Without an object the message is empty.
-func fill[T any](d *decoder, v int, set func(d *decoder, p *T, name string, v int)) *T {
-	p := new(T)
-	if d.object(v) {
-		fillIn(d, p, v, set)
-	}
-	return p
-}
-
-// fillIn is fill for a message that is there already, and a value that is
-// known to be an object.
-func fillIn[T any](d *decoder, p *T, v int, set func(d *decoder, p *T, name string, v int)) {
-	for name, m := range d.members(v) {
-		set(d, p, name, m)
-	}
-}
-
 // content returns the one field of the payloads that have no other.
 func (d *decoder) content(v int) (s string) {
 	if !d.object(v) {
@@ -91,7 +73,10 @@ func fileField(d *decoder, p *sluicev1.FilePayload, name string, v int) {
 	switch name {
 	case "name":
 		d.text(&p.Name, v)
-	case "fileUrl", "url":
+	case "fileUrl":
+		d.text(&p.Url, v)
+	case "url":
+		d.text(&p.Url, d.documented(v, "fileUrl"))
 		d.text(&p.Url, v)
 	case "size":
 		d.int64(&p.Size, v)
@@ -102,7 +87,10 @@ func fileField(d *decoder, p *sluicev1.FilePayload, name string, v int) {
 
 func voiceField(d *decoder, p *sluicev1.VoicePayload, name string, v int) {
 	switch name {
-	case "voiceUrl", "url":
+	case "voiceUrl":
+		d.text(&p.Url, v)
+	case "url":
+		d.text(&p.Url, d.documented(v, "voiceUrl"))
 		d.text(&p.Url, v)
 	case "duration":
 		d.double(&p.DurationSeconds, v)
@@ -148,7 +136,10 @@ func contactCardField(d *decoder, p *sluicev1.ContactCardPayload, name string, v
 
 func emoticonField(d *decoder, p *sluicev1.EmoticonPayload, name string, v int) {
 	switch name {
-	case "imageUrl", "url":
+	case "imageUrl":
+		d.text(&p.Url, v)
+	case "url":
+		d.text(&p.Url, d.documented(v, "imageUrl"))
 		d.text(&p.Url, v)
 	default:
 		d.unknown(v)
@@ -165,7 +156,10 @@ func (d *decoder) image(v int) *sluicev1.ImagePayload {
 
 func imageField(d *decoder, p *sluicev1.ImagePayload, name string, v int) {
 	switch name {
-	case "imageUrl", "url":
+	case "imageUrl":
+		d.text(&p.Url, v)
+	case "url":
+		d.text(&p.Url, d.documented(v, "imageUrl"))
 		d.text(&p.Url, v)
 	case "size":
 		d.int64(&p.Size, v)
@@ -233,7 +227,10 @@ func quoteField(d *decoder, p *sluicev1.QuotedMessage, name string, v int) {
 		d.id(&p.MessageId, v)
 	case "wxid":
 		d.id(&p.Wxid, v)
-	case "nickname", "nickame":
+	case "nickname":
+		d.text(&p.Nickname, v)
+	case "nickame":
+		d.text(&p.Nickname, d.documented(v, "nickname"))
 		d.text(&p.Nickname, v)
 	case "type":
 		optionalEnum(d, &p.Type, v, sluicev1.MessageType_name)
@@ -285,7 +282,10 @@ func locationField(d *decoder, p *sluicev1.LocationPayload, name string, v int) 
 
 func miniProgramField(d *decoder, p *sluicev1.MiniProgramPayload, name string, v int) {
 	switch name {
-	case "appid", "appId":
+	case "appid":
+		d.id(&p.AppId, v)
+	case "appId":
+		d.id(&p.AppId, d.documented(v, "appid"))
 		d.id(&p.AppId, v)
 	case "title":
 		d.text(&p.Title, v)
@@ -329,7 +329,10 @@ func linkField(d *decoder, p *sluicev1.LinkPayload, name string, v int) {
 
 func videoField(d *decoder, p *sluicev1.VideoPayload, name string, v int) {
 	switch name {
-	case "videoUrl", "url":
+	case "videoUrl":
+		d.text(&p.Url, v)
+	case "url":
+		d.text(&p.Url, d.documented(v, "videoUrl"))
 		d.text(&p.Url, v)
 	case "thumbnailUrl":
 		d.text(&p.ThumbnailUrl, v)
@@ -373,7 +376,10 @@ func roomInvitationField(d *decoder, p *sluicev1.RoomInvitationPayload, name str
 		d.text(&p.RoomTopic, v)
 	case "avatarUrl":
 		d.text(&p.AvatarUrl, v)
-	case "invitaterName", "inviterName":
+	case "invitaterName":
+		d.text(&p.InviterName, v)
+	case "inviterName":
+		d.text(&p.InviterName, d.documented(v, "invitaterName"))
 		d.text(&p.InviterName, v)
 	case "inviteModelId":
 		d.id(&p.InviteId, v)

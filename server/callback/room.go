@@ -12,13 +12,11 @@ func (d *decoder) roomMembersChanged(envelope int) *sluicev1.RoomMembersChanged 
 	for name, v := range d.both(envelope) {
 		switch name {
 		case "leftMembers", "leftMember":
-			p.Change = sluicev1.RoomMembersChanged_CHANGE_LEFT
-			d.roomMembers(&p.Members, v)
+			d.moved(p, sluicev1.RoomMembersChanged_CHANGE_LEFT, v)
 		case "joinedMembers", "joinedMember", "joinMembers", "joinMember":
-			p.Change = sluicev1.RoomMembersChanged_CHANGE_JOINED
-			d.roomMembers(&p.Members, v)
+			d.moved(p, sluicev1.RoomMembersChanged_CHANGE_JOINED, v)
 		case "members":
-			d.roomMembers(&p.Members, v)
+			fillList(d, &p.Members, v, roomMemberField)
 		case "chatId":
 			d.id(&p.ChatId, v)
 		case "botInfo":
@@ -71,9 +69,15 @@ func (d *decoder) roomTopicChanged(envelope int) *sluicev1.RoomTopicChanged {
 
 func (d *decoder) roomField(room *sluicev1.Room, bot *sluicev1.Bot, name string, v int) {
 	switch name {
-	case "imRoomId", "roomId":
+	case "imRoomId":
 		d.id(&room.Wxid, v)
-	case "topic", "roomTopic":
+	case "roomId":
+		d.id(&room.Wxid, d.documented(v, "imRoomId"))
+		d.id(&room.Wxid, v)
+	case "topic":
+		d.text(&room.Topic, v)
+	case "roomTopic":
+		d.text(&room.Topic, d.documented(v, "topic"))
 		d.text(&room.Topic, v)
 	case "roomWecomChatId":
 		d.id(&room.WecomChatId, v)
@@ -82,12 +86,19 @@ func (d *decoder) roomField(room *sluicev1.Room, bot *sluicev1.Bot, name string,
 	}
 }
 
-func (d *decoder) roomMembers(dst *[]*sluicev1.RoomMember, v int) {
-	for i := range d.items(v) {
-		if d.object(i) {
-			*dst = append(*dst, fill(d, i, roomMemberField))
-		}
+// moved takes in the members who joined, or who left. An event has one of the
+// two; a list that is empty says which only where the other is not there.
+func (d *decoder) moved(p *sluicev1.RoomMembersChanged, change sluicev1.RoomMembersChanged_Change, v int) {
+	switch {
+	case p.GetChange() == change, p.GetChange() == 0:
+	case d.empty(v):
+		return
+	case len(p.GetMembers()) > 0:
+		d.reject(v, DuplicateName)
+		return
 	}
+	p.Change = change
+	fillList(d, &p.Members, v, roomMemberField)
 }
 
 func roomMemberField(d *decoder, p *sluicev1.RoomMember, name string, v int) {

@@ -119,7 +119,10 @@ func (d *decoder) addFriendResult(envelope int) *sluicev1.AddFriendResult {
 			d.text(&p.ExtraInfo, v)
 		case "payload":
 			if d.object(v) {
-				p.Contact = fill(d, v, contactCardField)
+				if p.Contact == nil {
+					p.Contact = &sluicev1.ContactCardPayload{}
+				}
+				fillIn(d, p.Contact, v, contactCardField)
 			}
 		case "createTimestamp":
 			d.time(&p.CreateTime, v)
@@ -171,7 +174,7 @@ func (d *decoder) staffChanged(envelope int) *sluicev1.StaffChanged {
 		case "type":
 			d.text(&p.ChangeType, v)
 		case "event":
-			p.WecomEvent = d.structOf(v)
+			d.setStruct(&p.WecomEvent, v)
 		case "timestamp":
 			d.time(&p.EventTime, v)
 		case "userId":

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
@@ -96,6 +97,16 @@ func (d *decoder) structOf(v int) *structpb.Struct {
 		return nil
 	}
 	return d.convertObject(v, 1)
+}
+
+// setStruct sets dst to the object v as it came.
+func (d *decoder) setStruct(dst **structpb.Struct, v int) {
+	switch s := d.structOf(v); {
+	case *dst == nil:
+		*dst = s
+	case s != nil && !proto.Equal(s, *dst):
+		d.reject(v, DuplicateName)
+	}
 }
 
 // value returns v as it came, but for numbers that a double cannot hold and

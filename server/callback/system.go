@@ -180,12 +180,14 @@ func (d *decoder) person(dst **sluicev1.Person, v int) {
 }
 
 func (d *decoder) persons(dst *[]*sluicev1.Person, v int) {
+	var list []*sluicev1.Person
 	for i := range d.items(v) {
 		var p *sluicev1.Person
 		if d.person(&p, i); p != nil {
-			*dst = append(*dst, p)
+			list = append(list, p)
 		}
 	}
+	setList(d, dst, v, list)
 }
 
 func personField(d *decoder, p *sluicev1.Person, name string, v int) {

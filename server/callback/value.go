@@ -17,7 +17,8 @@ import (
 //
 // Its methods that take a destination set it to the value v, or leave it alone
 // where v is unset: null or "". A value that they cannot use they put into
-// unmapped, with an anomaly.
+// unmapped, with an anomaly; so they do with another value than the destination
+// has already, from another name of the field or from another place.
 type decoder struct {
 	*tape
 	anomalies []string         // of the event being made; reused
@@ -38,14 +39,11 @@ func (d *decoder) note(anomaly string) {
 func (d *decoder) members(v int) iter.Seq2[string, int] {
 	return func(yield func(string, int) bool) {
 		for m := d.first(v); m < d.past(v); m = d.next(m) {
-			if d.nodes[m].flags&shadowed != 0 {
-				continue
-			}
 			name, spaced := d.name(m)
 			if spaced {
 				d.note(TabInName)
 			}
-			if !yield(name, m) {
+			if d.nodes[m].flags&shadowed == 0 && !yield(name, m) {
 				return
 			}
 		}
@@ -123,18 +121,43 @@ func (d *decoder) items(v int) iter.Seq[int] {
 
 // text sets dst to a string that people read.
 func (d *decoder) text(dst *string, v int) {
+	var s string
 	switch d.kind(v) {
 	case '"':
-		if s := d.str(v); s != "" {
-			*dst = s
-		}
+		s = d.str(v)
 	case '0':
 		d.note(NumberForString)
-		*dst = d.source(v)
+		s = d.source(v)
 	case 'n':
 	default:
 		d.reject(v, WrongType)
 	}
+	switch {
+	case *dst == "":
+		*dst = s
+	case s != "" && s != *dst:
+		d.reject(v, DuplicateName)
+	}
+}
+
+// set sets dst, which tells zero from unset, to x, which v says.
+func set[T comparable](d *decoder, dst **T, v int, x T) {
+	switch {
+	case *dst == nil:
+		*dst = &x
+	case **dst != x:
+		d.reject(v, DuplicateName)
+	}
+}
+
+// documented returns the member beside v that has its field's documented name,
+// or v when there is none. To let that one win, whatever the order, a field
+// under a name that nobody documents is set from it first.
+func (d *decoder) documented(v int, name string) int {
+	if m := d.find(int(d.nodes[v].parent), name); m >= 0 {
+		return m
+	}
+	return v
 }
 
 // id sets dst to a string that programs compare.
@@ -155,14 +178,21 @@ func (d *decoder) ids(dst *[]string, v int) { d.list(dst, v, (*decoder).id) }
 func (d *decoder) texts(dst *[]string, v int) { d.list(dst, v, (*decoder).text) }
 
 func (d *decoder) list(dst *[]string, v int, set func(d *decoder, dst *string, v int)) {
+	var list []string
 	if d.kind(v) == '[' {
-		*dst = slices.Grow(*dst, d.count(v))
+		list = make([]string, 0, d.count(v))
 	}
 	for i := range d.items(v) {
 		var s string
 		if set(d, &s, i); s != "" {
-			*dst = append(*dst, s)
+			list = append(list, s)
 		}
+	}
+	switch {
+	case len(*dst) == 0:
+		*dst = list
+	case len(list) > 0 && !slices.Equal(list, *dst):
+		d.reject(v, DuplicateName)
 	}
 }
 
@@ -182,7 +212,7 @@ func (d *decoder) boolean(dst **bool, v int) {
 	}
 	switch {
 	case ok:
-		*dst = &b
+		set(d, dst, v, b)
 	case !d.unset(v):
 		d.reject(v, WrongType)
 	}
@@ -275,13 +305,13 @@ func parseInt(digits string, bits int) (n int64, ok bool) {
 func (d *decoder) int64(dst **int64, v int) {
 	if n, ok := d.integer(v, 64); ok {
 		d.inQuotes(v)
-		*dst = &n
+		set(d, dst, v, n)
 	}
 }
 
 func (d *decoder) int32(dst **int32, v int) {
 	if n, ok := d.integer32(v); ok {
-		*dst = &n
+		set(d, dst, v, n)
 	}
 }
 
@@ -301,7 +331,7 @@ func (d *decoder) double(dst **float64, v int) {
 		return
 	}
 	d.inQuotes(v)
-	*dst = &f
+	set(d, dst, v, f)
 }
 
 // inQuotes notes a number that is written as a string.
@@ -311,26 +341,31 @@ func (d *decoder) inQuotes(v int) {
 	}
 }
 
-// enum sets dst to one of the vendor's numbers, in names or not. It reports
-// whether it did.
-func enum[E ~int32](d *decoder, dst *E, v int, names map[int32]string) bool {
-	n, ok := d.integer32(v)
-	if !ok {
-		return false
+// enum sets dst to one of the vendor's numbers, in names or not. Zero is unset.
+func enum[E ~int32](d *decoder, dst *E, v int, names map[int32]string) {
+	switch n, ok := enumerated[E](d, v, names); {
+	case !ok:
+	case *dst == 0:
+		*dst = n
+	case n != *dst:
+		d.reject(v, DuplicateName)
 	}
-	if _, known := names[n]; !known {
-		d.note(UnknownEnum)
-	}
-	*dst = E(n)
-	return true
 }
 
 // optionalEnum is enum for a field that tells zero from unset.
 func optionalEnum[E ~int32](d *decoder, dst **E, v int, names map[int32]string) {
-	var e E
-	if enum(d, &e, v, names) {
-		*dst = &e
+	if n, ok := enumerated[E](d, v, names); ok {
+		set(d, dst, v, n)
 	}
+}
+
+// enumerated returns v as one of the vendor's numbers.
+func enumerated[E ~int32](d *decoder, v int, names map[int32]string) (n E, ok bool) {
+	whole, ok := d.integer32(v)
+	if _, known := names[whole]; ok && !known {
+		d.note(UnknownEnum)
+	}
+	return E(whole), ok
 }
 
 // The range of google.protobuf.Timestamp in milliseconds.
@@ -354,5 +389,11 @@ func (d *decoder) time(dst **timestamppb.Timestamp, v int) {
 	if rest < 0 {
 		seconds, rest = seconds-1, rest+1000
 	}
-	*dst = &timestamppb.Timestamp{Seconds: seconds, Nanos: int32(rest) * 1e6}
+	nanos := int32(rest) * 1e6
+	switch t := *dst; {
+	case t == nil:
+		*dst = &timestamppb.Timestamp{Seconds: seconds, Nanos: nanos}
+	case t.GetSeconds() != seconds || t.GetNanos() != nanos:
+		d.reject(v, DuplicateName)
+	}
 }

@@ -119,7 +119,7 @@ func (o *observation) found(id identity, example string) {
 
 // rejections are the anomalies that put a value into unmapped.
 var rejections = []string{
-	callback.NULInID, callback.NumberOutOfRange, callback.PayloadWithoutType, callback.TopicWithoutRoom,
+	callback.DuplicateName, callback.NULInID, callback.NumberOutOfRange, callback.PayloadWithoutType, callback.TopicWithoutRoom,
 	callback.UnknownField, callback.ValueAsText, callback.WrongType,
 }
 
