@@ -119,6 +119,7 @@ func TestFieldDrift(t *testing.T) {
 		{`{"size":1,"size":2}`, `"message":{"image":{"size":2}},"anomalies":["DUPLICATE_NAME"]`},
 		{`{"size":1,"siz\u0065":""}`, `"message":{"image":{}},"anomalies":["DUPLICATE_NAME"]`},
 		{`{"size":1,"size\t":2}`, `"message":{"image":{"size":2}},"anomalies":["DUPLICATE_NAME","TAB_IN_NAME"]`},
+		{`{"size\t":1,"size":2}`, `"message":{"image":{"size":2}},"anomalies":["DUPLICATE_NAME","TAB_IN_NAME"]`},
 		{`{"x":1,"x":2}`, `"message":{"image":{}},"anomalies":["DUPLICATE_NAME","UNKNOWN_FIELD"],"unmapped":{"data.payload.x":2}`},
 
 		// What no mapping knows.
