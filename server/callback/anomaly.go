@@ -24,7 +24,8 @@ const (
 
 	// NestedToken is a field named token where no credential belongs, or with an
 	// object or array for its value. The strings and numbers in it are cut out
-	// like the credential, but not compared with anything.
+	// like the credential, but not compared with anything. It is also a
+	// credential inside another name or value, which Scrub has cut out.
 	NestedToken = "NESTED_TOKEN"
 
 	// NULInID is an identifier with a NUL character. It is unset; unmapped has

@@ -106,10 +106,12 @@ const minSecret = 8
 // A number that has a secret in it becomes "". Secrets of less than 8 bytes are
 // passed over.
 //
-// It is for the credential that turns up where none belongs. Redacting what is
-// a token by its name is Decode's work already.
+// It is for the credential that turns up where none belongs: events that had
+// one have the anomaly NESTED_TOKEN. Redacting what is a token by its name is
+// Decode's work already.
 func Scrub(raw []byte, secrets ...string) *sluicev1.Callback {
 	cb := Decode(raw)
+	whole := cb
 	for {
 		clean := cb.GetRaw()
 		for _, secret := range secrets {
@@ -118,10 +120,19 @@ func Scrub(raw []byte, secrets ...string) *sluicev1.Callback {
 			}
 		}
 		if bytes.Equal(clean, cb.GetRaw()) {
-			return cb
+			break
 		}
 		cb = Decode(clean) // and look again: what was around a secret can make another
 	}
+	same := len(cb.GetEvents()) == len(whole.GetEvents())
+	for i, e := range cb.GetEvents() {
+		if same && bytes.Equal(e.GetRaw(), whole.GetEvents()[i].GetRaw()) || slices.Contains(e.GetAnomalies(), NestedToken) {
+			continue
+		}
+		e.Anomalies = append(e.GetAnomalies(), NestedToken)
+		slices.Sort(e.GetAnomalies())
+	}
+	return cb
 }
 
 // scrub returns text without secret. When the text is JSON it stays JSON.

@@ -137,10 +137,29 @@ func TestScrub(t *testing.T) {
 			if b := marshal(t, cb); bytes.Contains(b, []byte(secret)) || bytes.Contains(b, []byte(numeric)) {
 				t.Errorf("Scrub(%s) still holds the secret: %v", tt.raw, cb)
 			}
-			if want := Decode([]byte(tt.want)); !proto.Equal(cb, want) {
+			want := Decode([]byte(tt.want))
+			for _, e := range want.GetEvents() {
+				if tt.want != tt.raw {
+					e.Anomalies = append(e.GetAnomalies(), NestedToken)
+				}
+			}
+			if !proto.Equal(cb, want) {
 				t.Errorf("Scrub(%s) = %v, want Decode of what is left, %v", tt.raw, cb, want)
 			}
 		})
+	}
+}
+
+// TestScrubOneOfSeveral checks that only the event that held the secret says
+// so.
+func TestScrubOneOfSeveral(t *testing.T) {
+	cb := Scrub([]byte(`[{"_id":"1","assignedTimestamp":1},{"_id":"a-secret-b","assignedTimestamp":1}]`), "-secret-")
+	var got [][]string
+	for _, e := range cb.GetEvents() {
+		got = append(got, e.GetAnomalies())
+	}
+	if diff := cmp.Diff([][]string{nil, {NestedToken}}, got); diff != "" {
+		t.Errorf("anomalies, -want +got:\n%s", diff)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/callback"
@@ -30,6 +31,10 @@ func (s *Service) Retype(was *sluicev1.Event) (*sluicev1.Event, error) {
 		return nil, err
 	}
 	now := entries[0].event
+	if slices.Contains(was.GetAnomalies(), callback.NestedToken) && !slices.Contains(now.GetAnomalies(), callback.NestedToken) {
+		now.Anomalies = append(now.GetAnomalies(), callback.NestedToken) // what was cut out of a value leaves no other trace
+		slices.Sort(now.GetAnomalies())
+	}
 	now.Key, now.RevisionOf = was.GetKey(), cmp.Or(was.GetRevisionOf(), was.GetSequence())
 	now.ChatKey = chatKey(now)
 	return now, nil

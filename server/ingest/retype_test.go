@@ -87,17 +87,19 @@ func TestRetypeOfWhatHoldsACredential(t *testing.T) {
 
 func TestRetypeSeesWhereATokenWas(t *testing.T) {
 	g := start(t, t.TempDir(), Config{})
-	was := old("default", `{"data":{"messageId":"m","type":7,"payload":{"text":"a","token":""},"mood":1}}`)
-	was.Anomalies = []string{callback.BOM, callback.NestedToken}
-	now, err := g.service.Retype(was)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := []string{callback.NestedToken, callback.UnknownField}; !slices.Equal(now.GetAnomalies(), want) {
-		t.Errorf("anomalies = %v, want %v", now.GetAnomalies(), want)
-	}
-	if now.GetChatKey() != "k" {
-		t.Errorf("chat key = %q, want the event's own key where it names no chat", now.GetChatKey())
+	for _, payload := range []string{`{"text":"a","token":""}`, `{"text":"a, with one cut out"}`} {
+		was := old("default", `{"data":{"messageId":"m","type":7,"payload":`+payload+`,"mood":1}}`)
+		was.Anomalies = []string{callback.BOM, callback.NestedToken}
+		now, err := g.service.Retype(was)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := []string{callback.NestedToken, callback.UnknownField}; !slices.Equal(now.GetAnomalies(), want) {
+			t.Errorf("anomalies = %v, want %v", now.GetAnomalies(), want)
+		}
+		if now.GetChatKey() != "k" {
+			t.Errorf("chat key = %q, want the event's own key where it names no chat", now.GetChatKey())
+		}
 	}
 }
 
