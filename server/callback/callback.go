@@ -75,7 +75,7 @@ func (d *decoder) followUps(rawBytes int) int {
 		return 0
 	}
 	for i := d.first(0); n > 0 && i < d.past(0); i = d.next(i) {
-		if k, envelope, _ := d.classify(i); k != kindFollowUpTimeout || envelope != i {
+		if c := d.classify(i); c.kind != kindFollowUpTimeout || c.envelope != i {
 			return 0
 		}
 	}
@@ -84,10 +84,21 @@ func (d *decoder) followUps(rawBytes int) int {
 
 // event fills e from the value at root. anomalies are those of the text.
 func (d *decoder) event(e *sluicev1.Event, root int, anomalies []string) {
+	d.begin(root, anomalies)
+	d.eventOf(e, d.classify(root))
+}
+
+// begin prepares the decoder for the event at root.
+func (d *decoder) begin(root int, anomalies []string) {
 	d.root, d.anomalies, d.unmapped = root, append(d.anomalies[:0], anomalies...), nil
-	switch k, at, has := d.classify(root); k {
+}
+
+// eventOf is event for what was found out about the value, the decoder's root.
+func (d *decoder) eventOf(e *sluicev1.Event, c class) {
+	at := c.envelope
+	switch c.kind {
 	case kindMessage:
-		e.Dialect = d.dialect(at, has)
+		e.Dialect = d.dialect(at, c.has)
 		e.Body = &sluicev1.Event_Message{Message: d.message(at)}
 	case kindSendResult:
 		e.Body = &sluicev1.Event_SendResult{SendResult: d.sendResult(at)}
@@ -108,7 +119,7 @@ func (d *decoder) event(e *sluicev1.Event, root int, anomalies []string) {
 	case kindFollowUpTimeout:
 		e.Body = &sluicev1.Event_FollowUpTimeout{FollowUpTimeout: d.followUpTimeout(at)}
 	default:
-		e.Body = &sluicev1.Event_Other{Other: d.other(root)}
+		e.Body = &sluicev1.Event_Other{Other: d.other(d.root)}
 	}
 	slices.Sort(d.anomalies)
 	e.Anomalies, e.Unmapped = append([]string(nil), d.anomalies...), d.unmapped

@@ -29,6 +29,7 @@ const (
 	number                        // type or messageType, a number
 	word                          // type, a word
 	addWord                       // type, a word about a contact that was added
+	addContact                    // type, WeCom's word for a customer who was added
 	times                         // timestamp
 	mention                       // mentionSelf
 	enterprise                    // a name that only the enterprise level uses for messages
@@ -38,6 +39,7 @@ const (
 	errorCode                     // errorCode
 	task                          // what only add-friend tasks have
 	target                        // phoneNum or roomWxid
+	failed                        // code, a number but zero
 	created                       // createTimestamp
 	person                        // wxid or externalUserId
 	contact                       // imContactId
@@ -50,6 +52,7 @@ const (
 	crowd                         // members
 	due                           // the times of a follow-up
 	user                          // userId
+	round                         // round
 	staff                         // email, isLogin or name
 )
 
@@ -69,22 +72,32 @@ var rules = []struct {
 	{kind: kindSendResult, any: request},
 	{kind: kindSendResult, all: reference | errorCode},
 	{kind: kindAddFriendResult, all: target | created, any: number | errorCode},
+	{kind: kindAddFriendResult, all: target | created | failed, none: person | staff},
 	{kind: kindRoomMembersChanged, any: moved},
 	{kind: kindRoomMembersChanged, all: room | crowd},
 	{kind: kindRoomTopicChanged, all: room | topic},
 	{kind: kindFollowUpTimeout, any: due},
+	{kind: kindFollowUpTimeout, all: round | user},
 	{kind: kindCustomerAdded, all: contact, any: created | bot | customer},
 	{kind: kindCustomerAdded, all: addWord, any: person | customer},
+	{kind: kindCustomerAdded, all: addContact},
 	{kind: kindFriendRequest, all: contact | hello},
 	{kind: kindFriendAdded, all: created, any: person | target},
 	{kind: kindStaffChanged, all: word | user, any: staff},
 }
 
+// A class is what an object was found to be.
+type class struct {
+	kind     kind
+	envelope int    // the object that says so
+	has      traits // of that
+}
+
 // classify finds out what the object at root says, and where: in itself, or in
 // its member data or message. It looks at the content only.
-func (d *decoder) classify(root int) (k kind, envelope int, has traits) {
+func (d *decoder) classify(root int) class {
 	if d.kind(root) != '{' {
-		return kindOther, root, 0
+		return class{kindOther, root, 0}
 	}
 	top, data, message := d.traits(root, ^traits(0))
 	candidates := [3]struct {
@@ -94,17 +107,17 @@ func (d *decoder) classify(root int) (k kind, envelope int, has traits) {
 	for i := range candidates[:2] {
 		if c := &candidates[i]; c.at >= 0 {
 			c.has, _, _ = d.traits(c.at, messageID|payload|number) // then it is a message whatever else it has
-			c.has |= top & (word | addWord)                        // the type stands beside its data
+			c.has |= top & (word | addWord | addContact | failed)  // these stand beside the data
 		}
 	}
 	for _, r := range rules {
 		for _, c := range candidates {
 			if c.at >= 0 && c.has&r.all == r.all && (r.any == 0 || c.has&r.any != 0) && c.has&r.none == 0 {
-				return r.kind, c.at, c.has
+				return class{r.kind, c.at, c.has}
 			}
 		}
 	}
-	return kindOther, root, top
+	return class{kindOther, root, top}
 }
 
 // traits returns the traits of the object v, and its members data and message
@@ -178,6 +191,12 @@ func (d *decoder) traits(v int, enough traits) (has traits, data, message int) {
 			has |= due
 		case "userId":
 			has |= user
+		case "round":
+			has |= round
+		case "code":
+			if code, ok := parseInt(d.digits(m), 64); ok && code != 0 {
+				has |= failed
+			}
 		case "email", "isLogin", "name":
 			has |= staff
 		case "data":
@@ -202,6 +221,8 @@ func (d *decoder) typeTraits(v int) traits {
 		switch {
 		case numeric(s):
 			return number
+		case strings.HasPrefix(s, "add_") && strings.HasSuffix(s, "_external_contact"):
+			return word | addWord | addContact
 		case strings.HasPrefix(s, "add_"):
 			return word | addWord
 		}

@@ -60,6 +60,9 @@ func TestClassify(t *testing.T) {
 			`{"data":{"wxid":"w","createTimestamp":1}}`,
 			`{"externalUserId":"e","createTimestamp":1}`,
 			`{"code":0,"data":{"phoneNum":"1","createTimestamp":1}}`,
+			`{"code":"0","data":{"phoneNum":"1","createTimestamp":1}}`,
+			`{"code":1,"data":{"phoneNum":"1","createTimestamp":1,"wxid":"w"}}`,
+			`{"code":1,"data":{"phoneNum":"1","createTimestamp":1,"name":"n"}}`,
 		},
 		"add_friend_result": {
 			`{"code":1,"message":"no","data":{"fromwxid":"f","type":1,"payload":{"wxid":"w"},"createTimestamp":1,"sendTimestamp":2}}`,
@@ -67,12 +70,18 @@ func TestClassify(t *testing.T) {
 			`{"data":{"type":3,"contactSenderWxid":"s","payload":{"name":"n"}}}`,
 			`{"data":{"phoneNum":"1","createTimestamp":1,"errorCode":5}}`,
 			`{"data":{"fromwxid":"f","requestId":"r"}}`,
+			`{"code":1,"data":{"phoneNum":"1","createTimestamp":1}}`,
+			`{"code":"-1","data":{"roomWxid":"r","createTimestamp":1}}`,
+			`{"code":1,"phoneNum":"1","createTimestamp":1}`,
 		},
 		"customer_added": {
 			`{"imContactId":"c","createTimestamp":1}`,
 			`{"data":{"imContactId":"c","name":"n","botInfo":{"botId":"b"}}}`,
 			`{"type":"add_external_contact","data":{"unionId":"u"}}`,
 			`{"type":"add_half_external_contact","data":{"externalUserId":"e","type":1}}`,
+			`{"type":"add_external_contact","data":{"unionId":null,"name":"n"}}`,
+			`{"type":"add_external_contact"}`,
+			`{"type":"add_it","data":{"unionId":"u"}}`,
 		},
 		"room_members_changed": {
 			`{"imRoomId":"r","leftMembers":[]}`,
@@ -93,10 +102,14 @@ func TestClassify(t *testing.T) {
 		"follow_up_timeout": {
 			`[{"_id":"i","expectFollowUpTimestamp":1}]`,
 			`{"_id":"i","chatId":"c","markFollowUpTimestamp":1}`,
+			`[{"_id":"i","round":1,"userId":"u"}]`,
+			`{"_id":"i","round":0,"userId":"u"}`,
 		},
 		"other": {
 			`null`, `true`, `0`, `"token"`, `[]`, `{}`, `[{}]`, `[[]]`,
 			`[{"_id":"i","expectFollowUpTimestamp":1},{"x":1}]`,
+			`[{"_id":"i","round":1},{"_id":"i","userId":"u"}]`,
+			`{"type":"add_it","data":{"name":"n"}}`,
 			`[{"data":{"_id":"i","expectFollowUpTimestamp":1}}]`,
 			`[{"data":{"messageId":"m","type":7}}]`,
 			`{"data":[{"messageId":"m","type":7}]}`,
@@ -200,8 +213,9 @@ func TestFollowUpTimeouts(t *testing.T) {
 	items := []string{
 		`{"_id":"1","chatId":"c", "expectFollowUpTimestamp":1,"token":""}`,
 		`{"_id":"2","round":"2","assignedTimestamp":1,"x":{"y":1}}`,
+		`{"round":3,"userId":"u"}`,
 	}
-	cb := Decode([]byte(` [` + strings.Replace(items[0], `""`, `"secret"`, 1) + `, ` + items[1] + `]`))
+	cb := Decode([]byte(` [` + strings.Replace(strings.Join(items, ", "), `""`, `"secret"`, 1) + `]`))
 	if len(cb.GetEvents()) != len(items) {
 		t.Fatalf("%d events, want %d", len(cb.GetEvents()), len(items))
 	}
@@ -216,27 +230,9 @@ func TestFollowUpTimeouts(t *testing.T) {
 	wantEvent(t, items[1], cb.GetEvents()[1],
 		`{"followUpTimeout":{"id":"2","round":2,"assignedTime":"1970-01-01T00:00:00.001Z"},
 		  "anomalies":["STRING_FOR_NUMBER","UNKNOWN_FIELD"],"unmapped":{"x":{"y":1}}}`)
+	wantEvent(t, items[2], cb.GetEvents()[2], `{"followUpTimeout":{"round":3,"userId":"u"}}`)
 	if diff := cmp.Diff([]string{"secret"}, cb.GetTokens()); diff != "" {
 		t.Errorf("tokens, -want +got:\n%s", diff)
-	}
-}
-
-// TestRefine is what the path adds: only what the content leaves open.
-func TestRefine(t *testing.T) {
-	tests := []struct{ body, path, want string }{
-		{`{"imRoomId":"r","members":[]}`, "/room/left", `{"roomMembersChanged":{"change":"CHANGE_LEFT","room":{"wxid":"r"}}}`},
-		{`{"imRoomId":"r","members":[]}`, "/x/room/joined", `{"roomMembersChanged":{"change":"CHANGE_JOINED","room":{"wxid":"r"}}}`},
-		{`{"imRoomId":"r","members":[]}`, "/message", `{"roomMembersChanged":{"room":{"wxid":"r"}}}`},
-		{`{"imRoomId":"r","leftMembers":[]}`, "/room/joined", `{"roomMembersChanged":{"change":"CHANGE_LEFT","room":{"wxid":"r"}}}`},
-		{`{"imRoomId":"r","topic":"t"}`, "/room/left", `{"roomMembersChanged":{"change":"CHANGE_LEFT","room":{"wxid":"r","topic":"t"}}}`},
-		{`{"imRoomId":"r","topic":"t"}`, "/room/topic", `{"roomTopicChanged":{"room":{"wxid":"r","topic":"t"}}}`},
-		{`{"messageId":"m","type":7}`, "/room/left", `{"dialect":"DIALECT_GROUP_FLAT","message":{"messageId":"m","type":7,"text":{}}}`},
-		{`{}`, "/chat", `{"other":{"path":"/chat","fields":{}}}`},
-	}
-	for _, tt := range tests {
-		e := one(t, tt.body)
-		Refine(e, tt.path)
-		wantEvent(t, tt.body+" at "+tt.path, e, tt.want)
 	}
 }
 

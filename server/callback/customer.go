@@ -130,6 +130,9 @@ func (d *decoder) both(envelope int) iter.Seq2[string, int] {
 		if envelope == d.root {
 			return
 		}
+		if d.nodes[envelope].flags&opaque != 0 {
+			d.keep(envelope)
+		}
 		for name, v := range d.members(d.root) {
 			if v != envelope && !yield(name, v) {
 				return

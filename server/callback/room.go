@@ -1,8 +1,6 @@
 package callback
 
 import (
-	"strings"
-
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 )
 
@@ -121,35 +119,5 @@ func roomMemberField(d *decoder, p *sluicev1.RoomMember, name string, v int) {
 		d.boolean(&p.IsSelf, v)
 	default:
 		d.unknown(v)
-	}
-}
-
-// Refine completes e with what its body cannot tell and path can: the path
-// below the source's, for example "/room/left". Content comes first: what the
-// body says is not changed.
-func Refine(e *sluicev1.Event, path string) {
-	change := sluicev1.RoomMembersChanged_CHANGE_UNSPECIFIED
-	switch {
-	case strings.HasSuffix(path, "/room/joined"):
-		change = sluicev1.RoomMembersChanged_CHANGE_JOINED
-	case strings.HasSuffix(path, "/room/left"):
-		change = sluicev1.RoomMembersChanged_CHANGE_LEFT
-	}
-	switch b := e.GetBody().(type) {
-	case *sluicev1.Event_Other:
-		b.Other.Path = path
-	case *sluicev1.Event_RoomMembersChanged:
-		if b.RoomMembersChanged.GetChange() == sluicev1.RoomMembersChanged_CHANGE_UNSPECIFIED {
-			b.RoomMembersChanged.Change = change
-		}
-	case *sluicev1.Event_RoomTopicChanged:
-		if change == sluicev1.RoomMembersChanged_CHANGE_UNSPECIFIED {
-			return
-		}
-		t := b.RoomTopicChanged // of a room whose members changed, without the members
-		e.Body = &sluicev1.Event_RoomMembersChanged{RoomMembersChanged: &sluicev1.RoomMembersChanged{
-			Change: change, ChatId: t.GetChatId(), Bot: t.GetBot(), BotName: t.GetBotName(), Room: t.GetRoom(),
-			Avatar: t.GetAvatar(), OwnerWxid: t.GetOwnerWxid(), GroupId: t.GetGroupId(), EventTime: t.GetEventTime(),
-		}}
 	}
 }
