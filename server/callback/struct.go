@@ -1,6 +1,7 @@
 package callback
 
 import (
+	"math"
 	"strconv"
 	"strings"
 
@@ -109,8 +110,8 @@ func (d *decoder) setStruct(dst **structpb.Struct, v int) {
 	}
 }
 
-// value returns v as it came, but for numbers that a double cannot hold and
-// for containers that are too deep or too wide: they become strings. depth is
+// value returns v as it came, but for numbers of which a double loses something
+// and for containers that are too deep or too wide: they become strings. depth is
 // v's own in its Struct, from 1.
 func (d *decoder) value(v, depth int) *structpb.Value {
 	if (d.kind(v) == '{' || d.kind(v) == '[') && !d.afford(d.cost(v)) {
@@ -185,8 +186,8 @@ func (d *decoder) asText(v int) *structpb.Value {
 	return stringValue(valid(d.source(v)))
 }
 
-// exact returns a number as a double, and whether that prints as the same
-// number again.
+// exact returns a number as a double, and whether nothing is lost: that prints
+// as the same number again and, if it is whole, is that number.
 func exact(digits string) (f float64, ok bool) {
 	const longest = 40 // a double needs 24 at most; zeros can make it longer
 	if len(digits) > longest {
@@ -200,10 +201,13 @@ func exact(digits string) (f float64, ok bool) {
 	if err != nil {
 		return 0, false
 	}
-	var buf [32]byte
-	m1, e1 := decimal(digits)
-	m2, e2 := decimal(string(strconv.AppendFloat(buf[:0], f, 'e', -1, 64)))
-	return f, m1 == m2 && e1 == e2
+	same := func(format byte, precision int) bool {
+		var buf [32]byte
+		m1, e1 := decimal(digits)
+		m2, e2 := decimal(string(strconv.AppendFloat(buf[:0], f, format, precision, 64)))
+		return m1 == m2 && e1 == e2
+	}
+	return f, same('e', -1) && (f != math.Trunc(f) || same('f', 0))
 }
 
 // decimal splits a JSON number into the digits that matter and the power of

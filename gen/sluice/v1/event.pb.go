@@ -233,9 +233,11 @@ type Event struct {
 	// documents, each at most once, sorted, from the closed set that DESIGN.md
 	// lists (for example "TAB_IN_NAME"). Empty for a body without surprises.
 	Anomalies []string `protobuf:"bytes,9,rep,name=anomalies,proto3" json:"anomalies,omitempty"`
-	// unmapped holds the values that no mapping knows, each under its path in
-	// the body (for example "data.payload.newField"). Numbers that a double
-	// cannot hold exactly are kept as strings of their digits.
+	// unmapped holds the values that have no place in body, each under its path
+	// in the vendor's (for example "data.payload.newField"): those that no mapping
+	// knows, that their field cannot hold, or whose field has another value. A
+	// whole number that a double cannot hold exactly, and a fraction of more
+	// digits than a double gives back, is a string of its text.
 	Unmapped *structpb.Struct `protobuf:"bytes,10,opt,name=unmapped,proto3" json:"unmapped,omitempty"`
 	// raw is the vendor's body, byte for byte, with the token cut out. Of an event
 	// that came as an item of an array, it is that item without the rest of the
