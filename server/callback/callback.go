@@ -14,7 +14,7 @@ import (
 
 // Version is the decoder's. It grows whenever some body would become another
 // event than before.
-const Version = 1
+const Version = 2
 
 // Decode returns what body says. It is total: every byte sequence becomes a
 // Callback, with events when it is JSON and with the reason in malformed when
