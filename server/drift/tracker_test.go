@@ -69,8 +69,12 @@ func TestTracker(t *testing.T) {
 			want: []*finding{{Kind: anomaly, Name: "WRONG_TYPE", Where: "data.timestamp", Example: "string of 6 bytes"}},
 		},
 		"number too large": {
-			body: `{"data":{"messageId":"1","type":7,"payload":{},"timestamp":1e300}}`,
+			body: `{"data":{"messageId":"1","type":7,"payload":{},"timestamp":1e22}}`,
 			want: []*finding{{Kind: anomaly, Name: "NUMBER_OUT_OF_RANGE", Where: "data.timestamp", Example: "number"}},
+		},
+		"a field under two names": {
+			body: `{"data":{"messageId":"1","type":2,"payload":{"voiceUrl":"a","url":"b"}}}`,
+			want: []*finding{{Kind: anomaly, Name: "DUPLICATE_NAME", Where: "data.payload.url", Example: "string of 1 bytes"}},
 		},
 		"NUL": {
 			body: `{"data":{"messageId":"1","type":7,"payload":{},"chatId":"a\u0000"}}`,
