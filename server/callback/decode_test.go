@@ -200,7 +200,11 @@ func TestPayloads(t *testing.T) {
 		},
 		{
 			`10001`, `{"wechatSystemPayloadType":0,"subPayload":{},"ContactInRoomSystemMessage.wxid":"w","ContactInRoomSysemMessage.isSelf\t":"true","ContactInRoomSystemMessage.displayName":"d","RoomJoinPayload.inviter":{},"RoomJoinPayload.inviteeList":["i"],"RoomJoinPayload.timestamp":1564673668783}`,
-			`"wecomSystem":{"type":0,"membersJoined":{"invitees":[{"displayName":"i"}],"time":"2019-08-01T15:34:28.783Z"}}},"anomalies":["DOTTED_NAME","TAB_IN_NAME","UNKNOWN_FIELD"],"unmapped":{"data.payload.ContactInRoomSystemMessage.wxid":"w","data.payload.ContactInRoomSysemMessage.isSelf":"true","data.payload.ContactInRoomSystemMessage.displayName":"d"}` + "#",
+			`"wecomSystem":{"type":0,"membersJoined":{"inviter":{"wxid":"w","displayName":"d","isSelf":true},"invitees":[{"displayName":"i"}],"time":"2019-08-01T15:34:28.783Z"}}},"anomalies":["DOTTED_NAME","STRING_FOR_BOOL","TAB_IN_NAME"`,
+		},
+		{
+			`10001`, `{"wechatSystemPayloadType":1,"ContactInRoomSystemMessage.wxid":"w","RoomLeavePayload.leaverList":["a"]}`,
+			`"wecomSystem":{"type":1,"membersLeft":{"leavers":[{"displayName":"a"}]}}},"anomalies":["DOTTED_NAME","UNKNOWN_FIELD"],"unmapped":{"data.payload.ContactInRoomSystemMessage.wxid":"w"}` + "#",
 		},
 		{
 			`10001`, `{"wechatSystemPayloadType":1,"subPayload":{"leaverList":[{"wxid":"w","isSelf":false,"x":1}],"remover":"r","timestamp":0}}`,

@@ -116,7 +116,7 @@ func membersJoinedField(d *decoder, p *sluicev1.WecomSystemPayload_MembersJoined
 	case "timestamp":
 		d.time(&p.Time, v)
 	default:
-		d.unknown(v)
+		d.actor(&p.Inviter, name, v)
 	}
 }
 
@@ -144,7 +144,23 @@ func topicChangedField(d *decoder, p *sluicev1.WecomSystemPayload_TopicChanged, 
 	case "timestamp":
 		d.time(&p.Time, v)
 	default:
+		d.actor(&p.Changer, name, v)
+	}
+}
+
+// actor takes in a field of the person who acted, which the vendor's page
+// writes flat, in two spellings; other fields are unknown. It is not for those
+// who left: nobody need have removed them.
+func (d *decoder) actor(dst **sluicev1.Person, name string, v int) {
+	field := d.nest(name, "ContactInRoomSystemMessage", "ContactInRoomSysemMessage")
+	switch {
+	case field == "":
 		d.unknown(v)
+	case !d.unset(v):
+		if *dst == nil {
+			*dst = &sluicev1.Person{}
+		}
+		personField(d, *dst, field, v)
 	}
 }
 
