@@ -2,6 +2,7 @@ package callback
 
 import (
 	"bytes"
+	"cmp"
 	"slices"
 	"sync"
 	"unsafe"
@@ -90,16 +91,10 @@ func (s *scanner) read(body []byte) (malformed string) {
 	if len(body) > maxBody {
 		return TooLarge
 	}
-	if !s.scan(body, false) {
-		// What is wrong is for jsontext to say. The body may be fine but for its
-		// UTF-8: only what is rare is read twice.
-		malformed = refusal(bytes.TrimPrefix(body, byteOrderMark))
-		if malformed == "" && !s.scan(body, true) {
-			malformed = Syntax
-		}
-		if malformed != "" {
-			return malformed
-		}
+	// It may be fine but for its UTF-8: only what is rare is read twice.
+	if !s.scan(body, false) && !s.scan(body, true) {
+		// What is wrong is for jsontext to say.
+		return cmp.Or(refusal(bytes.TrimPrefix(body, byteOrderMark)), Syntax)
 	}
 	s.raw = append(s.raw, body[s.copied:]...)
 	s.text = unsafe.String(unsafe.SliceData(s.raw), len(s.raw)) //nolint:gosec // raw is not changed any more, see Decode
