@@ -96,12 +96,6 @@ func (l *Log) reach(sequence uint64) {
 // wait returns once the log holds a durable record after sequence, and its
 // newest one.
 func (l *Log) wait(ctx context.Context, sequence uint64) (uint64, error) {
-	var ask <-chan time.Time // never
-	if l.engine.dir == nil {
-		t := time.NewTicker(askInterval)
-		defer t.Stop()
-		ask = t.C
-	}
 	for {
 		l.mu.Lock()
 		durable, grown, closed := l.durable.Load(), l.grown, l.closed
@@ -112,9 +106,13 @@ func (l *Log) wait(ctx context.Context, sequence uint64) (uint64, error) {
 		case durable > sequence:
 			return durable, nil
 		}
+		var silence <-chan time.Time // never
+		if l.engine.dir == nil {
+			silence = time.After(askInterval)
+		}
 		select {
 		case <-grown:
-		case <-ask:
+		case <-silence:
 			l.askEnd(ctx)
 		case <-ctx.Done():
 			return 0, ctx.Err()
@@ -122,8 +120,8 @@ func (l *Log) wait(ctx context.Context, sequence uint64) (uint64, error) {
 	}
 }
 
-// askInterval is how often readers that wait have a cluster asked for the end
-// of the log: what tells of it can get lost.
+// askInterval is after how much silence readers that wait have a cluster asked
+// for the end of the log: what tells of it can get lost.
 const askInterval = time.Second
 
 // askEnd asks the cluster for the end of the log, for all readers that wait.
