@@ -61,6 +61,7 @@ func TestTokenCanary(t *testing.T) {
 		`{"token":"` + canary + `","messageId":"m2","botId":"b1","messageType":7,"payload":{"text":"` + escaped(canary) + `"}}`,
 		`{"token":"` + canary + `","a":`,
 		`{"token":"` + canary,
+		`{"note":"` + escaped(canary) + others + `","a":16`,
 		`token=` + canary,
 		canary[:12] + canary + canary[12:],
 		`{"token":"` + canary + `","token":"wrong","a":13}`,

@@ -57,7 +57,7 @@ func (s *Service) read(p *post, cb *sluicev1.Callback) (entries []entry, raw []b
 	case cb.GetMalformed() != "" && !slices.Contains(callback.MalformedReasons(), cb.GetMalformed()):
 		return nil, nil, "", apierror.InvalidField("callback.malformed", "no such reason")
 	case cb.GetMalformed() != "":
-		return nil, cb.GetRaw(), cb.GetMalformed(), nil
+		return nil, callback.Scrub(cb.GetRaw(), p.secrets...).GetRaw(), cb.GetMalformed(), nil
 	case errors.Is(err, errSecret) && len(cb.GetRaw()) > 0:
 		return nil, cb.GetRaw(), reasonCredential, nil
 	case errors.Is(err, errSecret):
@@ -252,7 +252,7 @@ func (s *Service) isolate(
 		Path:        p.path,
 		Reason:      reason,
 		ContentType: p.cut(p.contentType),
-		Raw:         []byte(p.cut(string(raw))),
+		Raw:         raw,
 	}
 	data, err := proto.Marshal(entry)
 	if err != nil {
