@@ -1288,7 +1288,9 @@ func (x *Nack) GetDelay() *durationpb.Duration {
 type Release struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// not_me keeps the chat from this member for the duration of a lease, so that
-	// another one takes it.
+	// another one takes it. When all who are there have refused it, or 32 have,
+	// it waits until the first of these times is over. It is forgotten when
+	// nothing of the chat waits or is handed out, or the chat is stopped.
 	NotMe         bool `protobuf:"varint,1,opt,name=not_me,json=notMe,proto3" json:"not_me,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

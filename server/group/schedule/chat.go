@@ -31,11 +31,11 @@ const (
 
 // A trouble is what keeps a chat from going on.
 type trouble struct {
-	until      int64  // a retry waits for this; 0 is no retry
-	avoid      string // a member that should not have it; "" is none
-	avoidUntil int64
-	state      State // why it does not go on; Running for avoid alone
-	since      int64
+	until    int64     // a retry waits for this; 0 is no retry
+	refusals []refusal // by member; those that are over go when it is handed out
+	shun     *shun     // the one whose queue it is in, when that is inShunned
+	state    State     // why it does not go on; Running for refusals alone
+	since    int64
 }
 
 // State is why a chat does not go on.
@@ -91,6 +91,9 @@ func (s *Scheduler) due(c *chat) (int64, bool) {
 	var at int64
 	if c.trouble != nil {
 		at = c.trouble.until
+		if len(c.trouble.refusals) >= maxRefusals {
+			at = max(at, firstEnd(c.trouble.refusals))
+		}
 	}
 	if s.turns() && head.flags&closed == 0 {
 		at = max(at, s.turnEnd(c))
@@ -174,20 +177,24 @@ func (s *Scheduler) place(c *chat) {
 // enqueue puts c, which can go on, into the queue of those who may take it.
 func (s *Scheduler) enqueue(c *chat) {
 	in := inReady
-	switch {
+	var shunned *shun
+	switch refusals := c.refusals(s.now); {
 	case c.leases != nil:
 		in = inMember
-	case c.trouble != nil && c.trouble.avoid != "" && c.trouble.avoidUntil > s.now:
-		in = inShunned
-		s.chatTimers.set(c, c.trouble.avoidUntil)
+	case len(refusals) > 0:
+		in, shunned = inShunned, s.shun(refusals)
+		s.chatTimers.set(c, firstEnd(refusals))
 	case s.redriveRate > 0 && s.events.at(c.waiting.head).flags&redriven != 0:
 		in = inRedriving
 	}
-	if c.in == in {
+	if c.in == in && (shunned == nil || shunned == c.trouble.shun) {
 		return
 	}
 	s.dequeue(c)
 	c.in = in
+	if shunned != nil {
+		c.trouble.shun = shunned
+	}
 	s.push(s.queueOf(c), c.ref)
 	s.queued++
 }
@@ -213,7 +220,7 @@ const (
 	inNone      whichQueue = iota
 	inReady                // Scheduler.ready
 	inRedriving            // Scheduler.redriving
-	inShunned              // the one of trouble.avoid
+	inShunned              // the one of trouble.shun
 	inMember               // the one of the member that has the chat's leases
 )
 
@@ -223,29 +230,10 @@ func (s *Scheduler) queueOf(c *chat) *queue {
 	case inRedriving:
 		return &s.redriving
 	case inShunned:
-		return s.shun(c.trouble.avoid)
+		return &c.trouble.shun.queue
 	case inMember:
 		return &c.leases.member.waiting
 	default:
 		return &s.ready
 	}
-}
-
-// A shun is the chats that wait for any member but one.
-type shun struct {
-	member string
-	queue  queue
-}
-
-// shun returns the queue of chats that avoid a member, which is made if need
-// be.
-func (s *Scheduler) shun(member string) *queue {
-	for _, q := range s.shunned {
-		if q.member == member {
-			return &q.queue
-		}
-	}
-	q := &shun{member: member}
-	s.shunned = append(s.shunned, q)
-	return &q.queue
 }

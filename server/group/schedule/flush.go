@@ -115,7 +115,7 @@ func (s *Scheduler) pick(m *member) ref {
 		return s.redriving.first
 	}
 	for _, q := range s.shunned {
-		if q.member != m.name {
+		if !slices.Contains(q.members, m.name) {
 			return q.queue.first
 		}
 	}

@@ -163,7 +163,7 @@ func (h *history) settle(t *rapid.T) {
 		return
 	}
 	v := schedule.Verdict{Kind: rapid.SampledFrom([]schedule.VerdictKind{
-		schedule.Ack, schedule.Ack, schedule.Ack, schedule.Nack, schedule.Nack, schedule.Release, schedule.Park, schedule.Extend,
+		schedule.Ack, schedule.Ack, schedule.Ack, schedule.Nack, schedule.Nack, schedule.Release, schedule.Release, schedule.Park, schedule.Extend,
 	}).Draw(t, "verdict")}
 	switch v.Kind { //nolint:exhaustive // the others have nothing to draw
 	case schedule.Nack:

@@ -48,7 +48,7 @@ func TestModel(t *testing.T) {
 	// What the rules are about must happen, and not once in a while.
 	for _, what := range []string{
 		"first attempt", "later attempt", "second lease of a chat", "turn", "from a seek", "from a redrive",
-		"revoked", "silent", "done", "already done", "lease lost", "unknown lease", "diverted", "blocked", "dead letter",
+		"revoked", "silent", "done", "already done", "lease lost", "unknown lease", "refused by two", "diverted", "blocked", "dead letter",
 		"crash, nothing lost", "crash, journal lost", "crash, output lost", "with leases", "clock set back",
 	} {
 		if seen[what] < 100 {
@@ -194,6 +194,12 @@ func (h *history) note(out *schedule.Output) {
 	}
 	h.seen["revoked"] += len(out.Revoked)
 	h.seen["silent"] += len(out.Silent)
+	for key := range h.m.chats {
+		refused := func(name string) bool { return h.m.refused(key, name) }
+		if len(slices.DeleteFunc(slices.Clone(memberNames), refused)) < 2 {
+			h.seen["refused by two"]++
+		}
+	}
 	for _, l := range h.s.DeadLetters(0, chats, nil) {
 		h.seen[[]string{"dead letter", "", "diverted", "blocked"}[l.State]]++
 	}

@@ -53,7 +53,7 @@ type Verdict struct {
 	Kind   VerdictKind
 	Reason string         // of a Nack or a Park
 	Delay  *time.Duration // of a Nack: how long to wait; nil is Config.Retry.Backoff
-	NotMe  bool           // of a Release: hand it to another member
+	NotMe  bool           // of a Release: keep the chat from the member for Config.Lease.Duration
 	By     time.Duration  // of an Extend: from now; 0 is Config.Lease.Duration
 }
 
@@ -142,7 +142,11 @@ func (s *Scheduler) hand(c *chat, m *member, n int, streaming bool) {
 		s.events.push(&l.events, i)
 	}
 	s.reopen(c)
-	c.trouble = nil
+	if refusals := c.refusals(s.now); refusals == nil {
+		c.trouble = nil
+	} else {
+		c.trouble = &trouble{refusals: refusals}
+	}
 	s.grant(l)
 }
 
@@ -260,11 +264,7 @@ func (s *Scheduler) release(l *lease, notMe bool) {
 	c := l.chat
 	s.giveBack(l, released)
 	if notMe && c.stoppedState() == Running {
-		if c.trouble == nil {
-			c.trouble = &trouble{}
-		}
-		c.trouble.avoid = l.member.name
-		c.trouble.avoidUntil = s.now + int64(s.cfg.Lease.Duration)
+		s.refuse(c, l.member.name)
 	}
 	s.place(c)
 }
@@ -342,7 +342,7 @@ func (s *Scheduler) fail(l *lease, cause Cause, reason string, delay int64) {
 		if c.trouble != nil {
 			until = max(until, c.trouble.until) // of a later event that failed before
 		}
-		c.trouble = &trouble{state: Retrying, until: until, since: s.now}
+		c.trouble = &trouble{state: Retrying, until: until, since: s.now, refusals: c.refusals(s.now)}
 	}
 	s.place(c)
 }

@@ -60,10 +60,9 @@ const (
 // A modelChat is why a chat does not simply go on.
 type modelChat struct {
 	state      schedule.State
-	until      int64  // of a retry
-	avoid      string // a member that gave it back as not its own
-	avoidUntil int64
-	recovering bool // something went back while earlier events were out
+	until      int64            // of a retry
+	refused    map[string]int64 // until when, by the members that gave it back as not theirs; never modified
+	recovering bool             // something went back while earlier events were out
 }
 
 type modelLease struct {
@@ -207,7 +206,12 @@ func (m *model) tick(now int64) {
 		m.leases[id] = l
 	}
 	for key, c := range m.chats {
-		c.until, c.avoidUntil = c.until-back, c.avoidUntil-back
+		c.until -= back
+		refused := map[string]int64{}
+		for member, until := range c.refused {
+			refused[member] = until - back
+		}
+		c.refused = refused
 		m.chats[key] = c
 	}
 	for name, mb := range m.members {
@@ -249,7 +253,10 @@ func (m *model) settle(id uint64, v schedule.Verdict) schedule.Outcome {
 	case schedule.Release:
 		m.giveBack(id, schedule.Release)
 		if c := m.chats[l.chat]; v.NotMe && !m.stopped(l.chat) {
-			c.avoid, c.avoidUntil = l.member, m.now+int64(m.cfg.Lease.Duration)
+			refused := map[string]int64{}
+			maps.Copy(refused, c.refused)
+			refused[l.member] = m.now + int64(m.cfg.Lease.Duration)
+			c.refused = refused
 			m.chats[l.chat] = c
 		}
 	case schedule.Extend:
@@ -357,7 +364,7 @@ func (m *model) fail(id uint64, cause schedule.Cause, reason string, delay int64
 		}
 		m.giveBack(id, how)
 		c := m.chats[l.chat]
-		c.state, c.until, c.avoid = schedule.Blocked, 0, ""
+		c.state, c.until, c.refused = schedule.Blocked, 0, nil
 		if retry.OnExhausted == schedule.DivertChat {
 			c.state = schedule.Diverted
 		}
@@ -370,7 +377,7 @@ func (m *model) fail(id uint64, cause schedule.Cause, reason string, delay int64
 		}
 		m.giveBack(id, how)
 		c := m.chats[l.chat]
-		c.state, c.until, c.avoid = schedule.Retrying, max(m.now+delay, c.until), ""
+		c.state, c.until = schedule.Retrying, max(m.now+delay, c.until)
 		m.chats[l.chat] = c
 	}
 }

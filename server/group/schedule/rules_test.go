@@ -137,7 +137,7 @@ func (m *model) deliver(d *schedule.Delivery) error {
 	if origin == schedule.FromRedrive {
 		m.redrives.take(len(unit), m.redriveRate, m.now)
 	}
-	delete(m.chats, key)
+	m.chats[key] = modelChat{refused: chat.refused}
 	return nil
 }
 
@@ -235,12 +235,18 @@ func (m *model) due(key uint64) (int64, bool) {
 	return at, true
 }
 
-// avoiding is the member that a chat must not go to now; "" is none.
-func (m *model) avoiding(key uint64) string {
-	if c := m.chats[key]; c.avoidUntil > m.now {
-		return c.avoid
+// refused says whether a member must not have a chat now.
+func (m *model) refused(key uint64, member string) bool { return m.chats[key].refused[member] > m.now }
+
+// refusedUntil is when the first who must not have a chat may; false when
+// everybody may.
+func (m *model) refusedUntil(key uint64) (first int64, ok bool) {
+	for _, until := range m.chats[key].refused {
+		if until > m.now && (!ok || until < first) {
+			first, ok = until, true
+		}
 	}
-	return ""
+	return first, ok
 }
 
 // mayTake says whether a member has credit left and may have a chat.
@@ -250,7 +256,7 @@ func (m *model) mayTake(member string, key uint64) bool {
 	if len(leases) > 0 && m.leases[leases[0]].member != member {
 		return false
 	}
-	return held.Events < credits.Events && held.Bytes < credits.Bytes && (len(leases) > 0 || m.avoiding(key) != member)
+	return held.Events < credits.Events && held.Bytes < credits.Bytes && (len(leases) > 0 || !m.refused(key, member))
 }
 
 // held is what a member has.
@@ -281,7 +287,8 @@ func (m *model) closed() string {
 // throttled says whether a chat waits for its turn among the redriven.
 func (m *model) throttled(key uint64) bool {
 	events := m.in(key, waiting)
-	return events[0].origin == schedule.FromRedrive && m.avoiding(key) == "" && len(m.leasesOf(key)) == 0 &&
+	_, refused := m.refusedUntil(key)
+	return events[0].origin == schedule.FromRedrive && !refused && len(m.leasesOf(key)) == 0 &&
 		m.redrives.next(m.redriveRate) > m.now
 }
 
@@ -310,6 +317,9 @@ func (m *model) complete() (wake int64, err error) {
 		}
 		if !ok || at > m.now {
 			continue
+		}
+		if first, ok := m.refusedUntil(key); ok && len(m.leasesOf(key)) == 0 {
+			wake = min(wake, first)
 		}
 		for member := range m.members {
 			switch closed := m.closed(); {

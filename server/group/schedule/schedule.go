@@ -80,7 +80,7 @@ type Scheduler struct {
 	free      fifo // members with credit left
 	ready     queue
 	redriving queue   // ready, but at the pace of redriveRate
-	shunned   []*shun // ready, but not for one member
+	shunned   []*shun // ready, but not for those who refused
 	queued    int     // chats in any queue
 	rate      bucket
 	redrives  bucket
@@ -254,7 +254,9 @@ func (s *Scheduler) rewind(t int64) {
 	for c := range s.allChats() {
 		if c.trouble != nil {
 			c.trouble.until -= d
-			c.trouble.avoidUntil -= d
+			for i := range c.trouble.refusals {
+				c.trouble.refusals[i].until -= d
+			}
 		}
 		s.receivedBy(c.waiting, t)
 	}

@@ -175,6 +175,41 @@ func TestReasonIsCut(t *testing.T) {
 	}
 }
 
+// TestRefusals has one member after the other refuse a chat: each gets it once,
+// up to as many as are remembered, and then nobody before the first refusal is
+// over.
+func TestRefusals(t *testing.T) {
+	for members, want := range map[int]int{1: 1, 2: 2, 3: 3, 40: 32} {
+		s := schedule.New(plain(), 0)
+		s.Start(epoch)
+		feed(s, 0, 1, 1)
+		for i := range members {
+			s.Grant(fmt.Sprint("m", i), schedule.Credits{Events: 1, Bytes: 1 << 20})
+		}
+		got := map[string]bool{}
+		now, out := epoch, s.Flush()
+		for len(out.Deliveries) == 1 && len(got) <= want {
+			d := out.Deliveries[0]
+			if got[d.Member] {
+				t.Errorf("%d members: %s gets the chat that it has refused", members, d.Member)
+			}
+			got[d.Member] = true
+			s.Settle(d.Lease, schedule.Verdict{Kind: schedule.Release, NotMe: true})
+			now = now.Add(time.Millisecond)
+			s.Tick(now)
+			out = s.Flush()
+		}
+		over := epoch.Add(plain().Lease.Duration)
+		if len(got) != want || !out.Wake.Equal(over) {
+			t.Errorf("%d members: %d got the chat, and it wakes at %v, want %d and %v", members, len(got), out.Wake, want, over)
+		}
+		s.Tick(over)
+		if out := s.Flush(); len(out.Deliveries) != 1 {
+			t.Errorf("%d members: nobody gets the chat when the first refusal is over", members)
+		}
+	}
+}
+
 // TestLimitsReached names what holds a group back.
 func TestLimitsReached(t *testing.T) {
 	cfg := plain()

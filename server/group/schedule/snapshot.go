@@ -10,7 +10,7 @@ import (
 
 // snapshotVersion is the first byte of a snapshot. The last four are the CRC-32
 // of all before them.
-const snapshotVersion = 1
+const snapshotVersion = 2
 
 // Snapshot returns all that survives a restart. It replaces the journal up to
 // the last Flush, so it is taken right after one.
@@ -61,10 +61,13 @@ func (w *writer) chat(c *chat) {
 	w.bool(c.trouble != nil)
 	if t := c.trouble; t != nil {
 		w.varint(t.until)
-		w.string(t.avoid)
-		w.varint(t.avoidUntil)
 		w.byte(byte(t.state))
 		w.varint(t.since)
+		w.count(len(t.refusals))
+		for _, r := range t.refusals {
+			w.string(r.member)
+			w.varint(r.until)
+		}
 	}
 	w.list(c.waiting, c.key)
 	w.count(int(c.out))
@@ -186,7 +189,10 @@ func (r *reader) chat() {
 	c := s.chat(key)
 	c.flags = r.byte()
 	if r.bool() {
-		c.trouble = &trouble{until: r.varint(), avoid: r.string(), avoidUntil: r.varint(), state: State(r.byte()), since: r.varint()}
+		c.trouble = &trouble{until: r.varint(), state: State(r.byte()), since: r.varint()}
+		for range r.count(2) {
+			c.trouble.refusals = append(c.trouble.refusals, refusal{member: r.string(), until: r.varint()})
+		}
 	}
 	if c.stoppedState() != Running {
 		s.stopped++
