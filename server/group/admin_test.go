@@ -261,6 +261,10 @@ func TestBadRequests(t *testing.T) {
 		"negative attempts":    {create(&sluicev1.ConsumerGroup{Retry: &sluicev1.RetryPolicy{MaxAttempts: -2}}), invalid, "INVALID_REQUEST"},
 		"negative quiet":       {create(&sluicev1.ConsumerGroup{Turn: &sluicev1.TurnPolicy{Quiet: negative}}), invalid, "INVALID_REQUEST"},
 		"negative turn":        {create(&sluicev1.ConsumerGroup{Turn: &sluicev1.TurnPolicy{MaxWait: negative}}), invalid, "INVALID_REQUEST"},
+		"turn before quiet":    {create(&sluicev1.ConsumerGroup{Turn: &sluicev1.TurnPolicy{Quiet: durationpb.New(time.Minute), MaxWait: durationpb.New(time.Second)}}), invalid, "INVALID_REQUEST"},
+		"blank member":         {pull(&sluicev1.PullRequest{ConsumerGroupId: "w", Member: " "}), invalid, "INVALID_REQUEST"},
+		"format character":     {pull(&sluicev1.PullRequest{ConsumerGroupId: "w", Member: "m\u202e"}), invalid, "INVALID_REQUEST"},
+		"zero-width space":     {pull(&sluicev1.PullRequest{ConsumerGroupId: "w", Member: "m\u200b"}), invalid, "INVALID_REQUEST"},
 		"not a duration":       {create(&sluicev1.ConsumerGroup{Lease: &sluicev1.LeasePolicy{Duration: &durationpb.Duration{Seconds: 1, Nanos: -1}}}), invalid, "INVALID_REQUEST"},
 		"absurd outstanding":   {create(&sluicev1.ConsumerGroup{Limits: &sluicev1.GroupLimits{MaxOutstandingEvents: math.MaxUint32}}), invalid, "INVALID_REQUEST"},
 		"absurd per chat":      {create(&sluicev1.ConsumerGroup{Limits: &sluicev1.GroupLimits{MaxOutstandingPerChat: 1001}}), invalid, "INVALID_REQUEST"},
@@ -316,6 +320,42 @@ func TestBadRequests(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestDerivedDefaults holds that what follows from another field by default goes
+// on following it, and what was set does not.
+func TestDerivedDefaults(t *testing.T) {
+	g := start(t)
+	g.create(&sluicev1.ConsumerGroup{Turn: &sluicev1.TurnPolicy{Quiet: durationpb.New(2 * time.Second)}})
+	want := func(wait, total time.Duration) {
+		t.Helper()
+		res, err := g.groups.GetConsumerGroup(g.ctx, &sluicev1.GetConsumerGroupRequest{ConsumerGroupId: "w"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := res.GetConsumerGroup()
+		if w, l := got.GetTurn().GetMaxWait().AsDuration(), got.GetLease().GetMaxTotal().AsDuration(); w != wait || l != total {
+			t.Errorf("max_wait is %v and max_total %v, want %v and %v", w, l, wait, total)
+		}
+	}
+	change := func(quiet, lease time.Duration) {
+		t.Helper()
+		g.update(&sluicev1.ConsumerGroup{
+			Turn:  &sluicev1.TurnPolicy{Quiet: durationpb.New(quiet)},
+			Lease: &sluicev1.LeasePolicy{Duration: durationpb.New(lease)},
+		}, "turn.quiet", "lease.duration")
+	}
+	want(20*time.Second, time.Hour)
+	change(time.Minute, 2*time.Hour)
+	want(10*time.Minute, 2*time.Hour)
+	change(time.Second, time.Minute)
+	want(10*time.Second, time.Hour)
+	g.update(&sluicev1.ConsumerGroup{
+		Turn:  &sluicev1.TurnPolicy{MaxWait: durationpb.New(5 * time.Second)},
+		Lease: &sluicev1.LeasePolicy{MaxTotal: durationpb.New(90 * time.Minute)},
+	})
+	change(2*time.Second, 2*time.Minute)
+	want(5*time.Second, 90*time.Minute)
 }
 
 // TestListGroups holds that pages hold each group once, by name.

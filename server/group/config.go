@@ -4,7 +4,10 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"math"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -56,8 +59,7 @@ func complete(in *sluicev1.ConsumerGroup) (*sluicev1.ConsumerGroup, error) {
 	g.Lease = orNew(g.GetLease())
 	l := g.Lease
 	l.Duration = f.duration(l.Duration, 30*time.Second, 100*time.Millisecond, 12*time.Hour, "lease.duration")
-	longest := max(time.Hour, l.Duration.AsDuration())
-	l.MaxTotal = f.duration(l.MaxTotal, longest, l.Duration.AsDuration(), day, "lease.max_total")
+	l.MaxTotal = f.duration(l.MaxTotal, defaultMaxTotal(l), l.Duration.AsDuration(), day, "lease.max_total")
 	l.ReconnectGrace = f.duration(l.ReconnectGrace, 10*time.Second, 0, 12*time.Hour, "lease.reconnect_grace")
 
 	g.Retry = orNew(g.GetRetry())
@@ -83,7 +85,7 @@ func complete(in *sluicev1.ConsumerGroup) (*sluicev1.ConsumerGroup, error) {
 
 	if t := g.GetTurn(); t != nil {
 		t.Quiet = f.duration(t.Quiet, 0, 0, time.Hour, "turn.quiet")
-		t.MaxWait = f.duration(t.MaxWait, 10*t.Quiet.AsDuration(), 0, day, "turn.max_wait")
+		t.MaxWait = f.duration(t.MaxWait, defaultMaxWait(t), t.Quiet.AsDuration(), day, "turn.max_wait")
 		f.count(&t.MaxEvents, 100, 1000, "turn.max_events")
 		if t.Quiet.AsDuration() > 0 && g.Order != sluicev1.Order_ORDER_CHAT {
 			f.refuse("turn.quiet", "needs ORDER_CHAT")
@@ -102,6 +104,14 @@ func complete(in *sluicev1.ConsumerGroup) (*sluicev1.ConsumerGroup, error) {
 	}
 	return g, nil
 }
+
+// defaultMaxTotal is lease.max_total where it is unset.
+func defaultMaxTotal(l *sluicev1.LeasePolicy) time.Duration {
+	return max(time.Hour, l.GetDuration().AsDuration())
+}
+
+// defaultMaxWait is turn.max_wait where it is unset.
+func defaultMaxWait(t *sluicev1.TurnPolicy) time.Duration { return 10 * t.GetQuiet().AsDuration() }
 
 func orNew[T any](m *T) *T {
 	if m == nil {
@@ -186,15 +196,17 @@ func scheduleConfig(g *sluicev1.ConsumerGroup) schedule.Config {
 	return cfg
 }
 
+// unprintable says whether c is a control or format character, a space but
+// U+0020, or no character at all.
+func unprintable(c rune) bool { return !unicode.IsPrint(c) || c == utf8.RuneError }
+
 // checkMember reports a name that no member can have.
 func checkMember(name, field string) error {
 	if name == "" || len(name) > maxMember {
 		return apierror.InvalidField(field, "must be 1 to %d bytes", maxMember)
 	}
-	for _, c := range name {
-		if c < ' ' || c == 0x7f || c == '\uFFFD' {
-			return apierror.InvalidField(field, "must be printable text")
-		}
+	if strings.ContainsFunc(name, unprintable) || strings.TrimSpace(name) == "" {
+		return apierror.InvalidField(field, "must be printable text, and not only spaces")
 	}
 	return nil
 }

@@ -101,7 +101,7 @@ const collectTimeout = time.Second
 var (
 	leading      = standingDesc("leading", "1 where this gateway leads the group, else 0; the rest is known only there.")
 	lagEvents    = standingDesc("lag_events", "Events that the group has not settled, those that it has not read included.")
-	lagAge       = standingDesc("lag_age_seconds", "How long ago the oldest of them was received.")
+	lagAge       = standingDesc("lag_age_seconds", "How long ago the oldest event that the group has not settled was received.")
 	blockedChats = standingDesc("blocked_chats", "Chats that wait for a retry or are stopped.")
 	deadLetters  = standingDesc("dead_letters", "Events that the group has given up for the time being.")
 )

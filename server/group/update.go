@@ -21,6 +21,7 @@ var policies = []protoreflect.Name{"lease", "retry", "turn", "limits"}
 func update(is *sluicev1.ConsumerGroup, req *sluicev1.UpdateConsumerGroupRequest) (*sluicev1.ConsumerGroup, error) {
 	from := req.GetConsumerGroup()
 	group := proto.CloneOf(is)
+	unsetDerived(group)
 	if len(req.GetUpdateMask().GetPaths()) == 0 {
 		switch {
 		case from.GetName() != "" && from.GetName() != is.GetName():
@@ -41,6 +42,17 @@ func update(is *sluicev1.ConsumerGroup, req *sluicev1.UpdateConsumerGroupRequest
 		assign(group.ProtoReflect(), from.ProtoReflect(), names)
 	}
 	return group, nil
+}
+
+// unsetDerived unsets what is as it would be by default, where that default
+// follows from another field: it follows that field's new value, too.
+func unsetDerived(g *sluicev1.ConsumerGroup) {
+	if l := g.GetLease(); l.GetMaxTotal().AsDuration() == defaultMaxTotal(l) {
+		l.MaxTotal = nil
+	}
+	if t := g.GetTurn(); t != nil && t.GetMaxWait().AsDuration() == defaultMaxWait(t) {
+		t.MaxWait = nil
+	}
 }
 
 // setFields returns the paths of the fields of g that are set and can be

@@ -546,14 +546,16 @@ func (x *ConsumerGroup) GetUpdateTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// LeasePolicy is how long a delivery stays with a member.
+// LeasePolicy is how long a delivery stays with a member. A change of duration
+// applies to what is handed out or extended from then on.
 type LeasePolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// duration is how long a member may take before it settles or extends, from
 	// 100 ms to 12 h. Unset is 30 s. A lease that runs out is a failed attempt.
 	Duration *durationpb.Duration `protobuf:"bytes,1,opt,name=duration,proto3" json:"duration,omitempty"`
-	// max_total bounds a lease with all its extensions, up to 24 h. Unset is 1 h,
-	// or duration when that is longer.
+	// max_total bounds a lease with all its extensions, from duration to 24 h.
+	// Unset is 1 h, or duration when that is longer; when an update changes
+	// duration, a max_total that was this default becomes the new one.
 	MaxTotal *durationpb.Duration `protobuf:"bytes,2,opt,name=max_total,json=maxTotal,proto3" json:"max_total,omitempty"`
 	// reconnect_grace is how long the leases of a member whose stream broke wait
 	// for it, up to 12 h. Unset is 10 s; 0 s is not at all. What is not claimed
@@ -708,7 +710,8 @@ type TurnPolicy struct {
 	// Unset or 0 s is no turns.
 	Quiet *durationpb.Duration `protobuf:"bytes,1,opt,name=quiet,proto3" json:"quiet,omitempty"`
 	// max_wait ends a turn so long after its first event, whether the chat is
-	// quiet or not; up to 24 h. Unset is 10 times quiet.
+	// quiet or not; from quiet to 24 h. Unset is 10 times quiet; when an update
+	// changes quiet, a max_wait that was this default becomes the new one.
 	MaxWait *durationpb.Duration `protobuf:"bytes,2,opt,name=max_wait,json=maxWait,proto3" json:"max_wait,omitempty"`
 	// max_events ends a turn at so many events, up to 1000. 0 is 100.
 	MaxEvents     uint32 `protobuf:"varint,3,opt,name=max_events,json=maxEvents,proto3" json:"max_events,omitempty"`
@@ -771,7 +774,8 @@ func (x *TurnPolicy) GetMaxEvents() uint32 {
 type GroupLimits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// max_outstanding_events is how many events may be handed out at once, to all
-	// members together; up to 1000000. 0 is 10000.
+	// members together; up to 1000000. 0 is 10000. The last turn may exceed it. It
+	// also bounds the members that hold leases without being connected.
 	MaxOutstandingEvents uint32 `protobuf:"varint,1,opt,name=max_outstanding_events,json=maxOutstandingEvents,proto3" json:"max_outstanding_events,omitempty"`
 	// max_outstanding_per_chat is how many deliveries of one chat may be handed
 	// out at once, all to one member; up to 1000. 0 is 1: nothing of a chat is
@@ -1383,8 +1387,8 @@ func (x *Park) GetReason() string {
 // Extend keeps a lease.
 type Extend struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// by is how long from now, up to 12 h, and within lease.max_total. Unset is
-	// lease.duration.
+	// by is how long from now, up to 12 h, and within lease.max_total; it never
+	// ends a lease earlier. Unset is lease.duration.
 	By            *durationpb.Duration `protobuf:"bytes,1,opt,name=by,proto3" json:"by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

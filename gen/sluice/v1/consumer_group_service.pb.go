@@ -343,7 +343,7 @@ type UpdateConsumerGroupRequest struct {
 	// consumer_group holds the new values. Required.
 	ConsumerGroup *ConsumerGroup `protobuf:"bytes,2,opt,name=consumer_group,json=consumerGroup,proto3" json:"consumer_group,omitempty"`
 	// update_mask names the fields of consumer_group to take over, for example
-	// "paused,retry.max_attempts"; a field that it names and that is unset goes
+	// "paused,retry.max_attempts", in JSON "paused,retry.maxAttempts"; a field that it names and that is unset goes
 	// back to its default. Unset is all fields that are set in consumer_group.
 	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,3,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	unknownFields protoimpl.UnknownFields

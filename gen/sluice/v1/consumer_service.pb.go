@@ -151,7 +151,7 @@ type ConsumeOpen struct {
 	// consumer_group_id is the group's. Required.
 	ConsumerGroupId string `protobuf:"bytes,1,opt,name=consumer_group_id,json=consumerGroupId,proto3" json:"consumer_group_id,omitempty"`
 	// member is the worker's own name within the group, at most 128 bytes of
-	// printable text. Required. Keep it over reconnects, and let no two workers
+	// printable text that is not only spaces. Required. Keep it over reconnects, and let no two workers
 	// share one.
 	Member string `protobuf:"bytes,2,opt,name=member,proto3" json:"member,omitempty"`
 	// credits are what the member is ready to hold. Unset is none yet.

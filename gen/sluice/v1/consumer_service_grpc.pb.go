@@ -44,14 +44,17 @@ type ConsumerServiceClient interface {
 	// (GROUP_NOT_FOUND), also when the group is deleted meanwhile; ABORTED
 	// (MEMBER_REPLACED) when another stream opened under the member's name, and
 	// (MEMBER_SILENT) when three heartbeats were missed; RESOURCE_EXHAUSTED
-	// (TOO_MANY_MEMBERS); UNAVAILABLE (DRAINING, LOG_UNAVAILABLE, LOG_FULL).
+	// (TOO_MANY_MEMBERS); FAILED_PRECONDITION (LEASE_OF_ANOTHER_GROUP) when a lease
+	// to settle is another group's, which ends the stream; UNAVAILABLE (DRAINING,
+	// LOG_UNAVAILABLE, LOG_FULL).
 	Consume(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ConsumeRequest, ConsumeResponse], error)
 	// Pull hands out what is there: at once when something is, else as soon as it
 	// is, within wait. An empty response is no error. A member that has a stream
 	// open cannot pull, and a pull that waits ends, empty, when one opens.
 	//
 	// A member that pulls is no further watched: its leases run out by
-	// themselves.
+	// themselves. It counts as a member only while the call lasts; what it holds is
+	// bounded by limits.max_outstanding_events.
 	//
 	// Errors: INVALID_ARGUMENT (INVALID_REQUEST); NOT_FOUND (GROUP_NOT_FOUND);
 	// RESOURCE_EXHAUSTED (TOO_MANY_MEMBERS); UNAVAILABLE (DRAINING,
@@ -129,14 +132,17 @@ type ConsumerServiceServer interface {
 	// (GROUP_NOT_FOUND), also when the group is deleted meanwhile; ABORTED
 	// (MEMBER_REPLACED) when another stream opened under the member's name, and
 	// (MEMBER_SILENT) when three heartbeats were missed; RESOURCE_EXHAUSTED
-	// (TOO_MANY_MEMBERS); UNAVAILABLE (DRAINING, LOG_UNAVAILABLE, LOG_FULL).
+	// (TOO_MANY_MEMBERS); FAILED_PRECONDITION (LEASE_OF_ANOTHER_GROUP) when a lease
+	// to settle is another group's, which ends the stream; UNAVAILABLE (DRAINING,
+	// LOG_UNAVAILABLE, LOG_FULL).
 	Consume(grpc.BidiStreamingServer[ConsumeRequest, ConsumeResponse]) error
 	// Pull hands out what is there: at once when something is, else as soon as it
 	// is, within wait. An empty response is no error. A member that has a stream
 	// open cannot pull, and a pull that waits ends, empty, when one opens.
 	//
 	// A member that pulls is no further watched: its leases run out by
-	// themselves.
+	// themselves. It counts as a member only while the call lasts; what it holds is
+	// bounded by limits.max_outstanding_events.
 	//
 	// Errors: INVALID_ARGUMENT (INVALID_REQUEST); NOT_FOUND (GROUP_NOT_FOUND);
 	// RESOURCE_EXHAUSTED (TOO_MANY_MEMBERS); UNAVAILABLE (DRAINING,
