@@ -358,6 +358,27 @@ func TestDerivedDefaults(t *testing.T) {
 	want(5*time.Second, 90*time.Minute)
 }
 
+// TestFenceOfNewGroup holds that fences grow over the deletion of a group.
+func TestFenceOfNewGroup(t *testing.T) {
+	g := start(t)
+	g.post("a")
+	var last uint64
+	for range 3 {
+		g.create(&sluicev1.ConsumerGroup{Start: earliest()})
+		for range 3 {
+			d := g.pullAll("m", 1)[0]
+			if d.GetChatFence() <= last || d.GetChatFence() >= 1<<53 {
+				t.Errorf("the fence is %d after %d, want more, and less than 2^53", d.GetChatFence(), last)
+			}
+			last = d.GetChatFence()
+			g.settle(done, &sluicev1.Settlement{Lease: d.GetLease(), Verdict: &sluicev1.Settlement_Release{Release: &sluicev1.Release{}}})
+		}
+		if _, err := g.groups.DeleteConsumerGroup(g.ctx, &sluicev1.DeleteConsumerGroupRequest{ConsumerGroupId: "w"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestListGroups holds that pages hold each group once, by name.
 func TestListGroups(t *testing.T) {
 	g := start(t)

@@ -108,7 +108,7 @@ func (c *core) restore(ctx context.Context, group *sluicev1.ConsumerGroup) error
 		return err
 	}
 	if snapshot == nil {
-		c.scheduler = schedule.New(scheduleConfig(group), c.first-1)
+		c.scheduler = schedule.New(scheduleConfig(group), c.first-1, firstLease(group))
 		return c.setFilter(group.GetFilter())
 	}
 	filter, state, err := decodeSnapshot(snapshot)

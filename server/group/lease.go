@@ -17,6 +17,15 @@ import (
 // before.
 const leaseVersion = 1
 
+// firstLease is the number of a group's first lease: when it was created, in
+// Unix microseconds. So its fences, which are such numbers, are greater than
+// those of a deleted group of its name, which handed out less than a delivery a
+// microsecond, unless the clock was set back in between. Until the year 2255
+// they are less than 2⁵³, which clients may hold as a float.
+func firstLease(g *sluicev1.ConsumerGroup) uint64 {
+	return uint64(max(1, g.GetCreateTime().AsTime().UnixMicro())) //nolint:gosec // positive
+}
+
 // leaseName returns the name of a lease that clients hold: base64url without
 // padding.
 func leaseName(incarnation, id uint64) string {

@@ -886,7 +886,8 @@ type Delivery struct {
 	LeaseUntil *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=lease_until,json=leaseUntil,proto3" json:"lease_until,omitempty"`
 	// chat_fence grows each time the chat changes hands. Who stores it with the
 	// effects of its work, and does nothing where a greater one is stored, has
-	// each effect exactly once.
+	// each effect exactly once. A group that is deleted and created anew goes on
+	// above what it had, unless the server's clock was set back in between.
 	ChatFence uint64 `protobuf:"varint,5,opt,name=chat_fence,json=chatFence,proto3" json:"chat_fence,omitempty"`
 	// last_failure is why the attempt before failed. Unset on the first.
 	LastFailure *Failure `protobuf:"bytes,6,opt,name=last_failure,json=lastFailure,proto3" json:"last_failure,omitempty"`

@@ -25,7 +25,7 @@ var epoch = time.Unix(1_700_000_000, 0)
 
 // group returns a group with eight members that take a lot.
 func group(cfg schedule.Config) *schedule.Scheduler {
-	s := schedule.New(cfg, 0)
+	s := schedule.New(cfg, 0, 1)
 	s.Start(epoch)
 	for i := range 8 {
 		name := fmt.Sprintf("worker-%d", i)
@@ -113,7 +113,7 @@ func pending(order schedule.Order, chats int) (*schedule.Scheduler, float64) {
 	before := heap()
 	cfg := plain()
 	cfg.Order = order
-	s := schedule.New(cfg, 0)
+	s := schedule.New(cfg, 0, 1)
 	s.Start(epoch)
 	feed(s, 0, n, chats)
 	return s, float64(heap()-before) / n
@@ -192,7 +192,7 @@ func BenchmarkReplay(b *testing.B) {
 		}
 	}
 	for b.Loop() {
-		s := schedule.New(plain(), 0)
+		s := schedule.New(plain(), 0, 1)
 		for _, batch := range batches {
 			err := s.Replay(batch, func(upTo uint64) error {
 				feed(s, s.Position(), int(upTo-s.Position()), chats)

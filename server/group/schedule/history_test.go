@@ -112,7 +112,7 @@ var memberNames = []string{"ann", "bob", "cat"}
 func newHistory(t *rapid.T, edit func(*schedule.Config), seen map[string]int) *history {
 	h := &history{edit: edit, seen: seen, now: int64(1_700_000_000 * time.Second), first: 1}
 	h.begin = h.config(t)
-	h.s, h.m = schedule.New(h.begin, 0), newModel(h.begin)
+	h.s, h.m = schedule.New(h.begin, 0, 1), newModel(h.begin)
 	h.snapshots, h.entries = [][]byte{nil}, [][]entry{nil}
 	h.s.Start(time.Unix(0, h.now))
 	h.m.start(h.now)
@@ -244,7 +244,7 @@ func (h *history) crash(t *rapid.T) {
 
 // restore repeats the journal from a snapshot on.
 func (h *history) restore(from int) (*schedule.Scheduler, error) {
-	s := schedule.New(h.begin, 0)
+	s := schedule.New(h.begin, 0, 1)
 	if h.snapshots[from] != nil {
 		var err error
 		if s, err = schedule.Restore(h.snapshots[from]); err != nil {

@@ -12,7 +12,7 @@ import (
 // the time, with a list.
 func TestChats(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := New(Config{}, 0)
+		s := New(Config{}, 0, 1)
 		s.live = true
 		var ready []uint64               // keys
 		waiting := map[uint64][]uint64{} // sequences by key
@@ -174,7 +174,7 @@ func TestIdleCostsNothing(t *testing.T) {
 	s := New(Config{
 		Lease:  Lease{Duration: 1 << 40, MaxTotal: 1 << 40},
 		Limits: Limits{MaxOutstanding: 1 << 20, MaxPerChat: 1},
-	}, 0)
+	}, 0, 1)
 	s.Grant("ann", Credits{Events: 1 << 20, Bytes: 1})
 	for n := uint64(1); n <= 10_000; n++ {
 		s.Append(Event{Sequence: n, Chat: n % 7777})

@@ -61,7 +61,7 @@ type Scheduler struct {
 	now         int64             // of the last Tick, Unix nanoseconds
 	position    uint64            // the log was read up to here
 	seekEnd     uint64            // up to here events come because of a seek
-	nextLease   uint64            // id of the next lease, from 1
+	nextLease   uint64            // id of the next lease
 	redriveRate int               // redriven events a second; 0 is unbounded
 	chats       table             // those with events that wait or are out
 	leases      map[uint64]*lease // by id
@@ -95,17 +95,18 @@ type Scheduler struct {
 }
 
 // New returns the scheduler of a new group whose first event is the one after
-// position. Call Start next.
-func New(cfg Config, position uint64) *Scheduler {
+// position, and whose first lease has the number first, at least 1. Call Start
+// next.
+func New(cfg Config, position, first uint64) *Scheduler {
 	s := &Scheduler{
 		cfg:       cfg,
 		position:  position,
-		nextLease: 1,
+		nextLease: first,
 		leases:    map[uint64]*lease{},
 		failures:  map[uint64]*Failure{},
 		letters:   map[uint64]*letter{},
 		members:   map[string]*member{},
-		endings:   endings{how: map[uint64]ending{}},
+		endings:   endings{how: map[uint64]ending{}, floor: first},
 	}
 	s.chats.key = func(r ref) uint64 { return s.keyOf(s.events.at(r)) }
 	return s

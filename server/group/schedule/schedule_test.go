@@ -29,7 +29,7 @@ func Example() {
 	cfg := plain()
 	cfg.Limits.MaxPerChat = 2
 	now := time.Unix(1_700_000_000, 0)
-	s := schedule.New(cfg, 0)
+	s := schedule.New(cfg, 0, 1)
 	s.Start(now)
 
 	chat := schedule.ChatID("acme/chat-1")
@@ -66,7 +66,7 @@ func TestReplayAfterRetention(t *testing.T) {
 	s.Settle(first.Deliveries[2].Lease, schedule.Verdict{Kind: schedule.Nack}) // 3
 	batches := [][]byte{slices.Clone(first.Journal), slices.Clone(s.Flush().Journal)}
 
-	restored := schedule.New(plain(), 0)
+	restored := schedule.New(plain(), 0, 1)
 	for _, batch := range batches {
 		err := restored.Replay(batch, func(upTo uint64) error {
 			feed(restored, 3, int(upTo)-3, 5) // 1 to 3 are gone
@@ -99,7 +99,7 @@ func TestReplayError(t *testing.T) {
 	feed(s, 0, 1, 1)
 	batch := slices.Clone(s.Flush().Journal)
 	broken := errors.New("broken")
-	if err := schedule.New(plain(), 0).Replay(batch, func(uint64) error { return broken }); !errors.Is(err, broken) {
+	if err := schedule.New(plain(), 0, 1).Replay(batch, func(uint64) error { return broken }); !errors.Is(err, broken) {
 		t.Errorf("Replay = %v, want the error of read", err)
 	}
 	for name, batch := range map[string][]byte{
@@ -107,7 +107,7 @@ func TestReplayError(t *testing.T) {
 		"unknown operation": {0xff},
 		"zeros":             make([]byte, 8),
 	} {
-		s := schedule.New(plain(), 0)
+		s := schedule.New(plain(), 0, 1)
 		err := s.Replay(batch, func(upTo uint64) error { feed(s, s.Position(), int(upTo-s.Position()), 1); return nil })
 		if !errors.Is(err, schedule.ErrCorrupt) {
 			t.Errorf("%s: Replay = %v, want ErrCorrupt", name, err)
@@ -180,7 +180,7 @@ func TestReasonIsCut(t *testing.T) {
 // over.
 func TestRefusals(t *testing.T) {
 	for members, want := range map[int]int{1: 1, 2: 2, 3: 3, 40: 32} {
-		s := schedule.New(plain(), 0)
+		s := schedule.New(plain(), 0, 1)
 		s.Start(epoch)
 		feed(s, 0, 1, 1)
 		for i := range members {
@@ -269,7 +269,7 @@ func FuzzReplay(f *testing.F) {
 	}
 	f.Add(bytes.Join(seeds[:len(seeds)-1], nil))
 	f.Fuzz(func(t *testing.T, batch []byte) {
-		s := schedule.New(plain(), 0)
+		s := schedule.New(plain(), 0, 1)
 		err := s.Replay(batch, func(upTo uint64) error {
 			feed(s, s.Position(), int(min(upTo-s.Position(), 100)), 4)
 			return nil

@@ -136,7 +136,7 @@ func Restore(snapshot []byte) (*Scheduler, error) {
 		crc32.ChecksumIEEE(snapshot[:end]) != binary.LittleEndian.Uint32(snapshot[end:]) {
 		return nil, ErrCorrupt
 	}
-	s := New(Config{}, 0)
+	s := New(Config{}, 0, 1)
 	r := reader{decoder: decoder{buf: snapshot[1:end]}, s: s}
 	s.cfg = r.config()
 	s.now = r.varint()
