@@ -95,10 +95,14 @@ func state(c *sluicev1.BlockedChat, now time.Time) string {
 
 // attempts says how often an event was tried, and how that ended.
 func attempts(n uint32, f *sluicev1.Failure) string {
-	if f == nil {
-		return fmt.Sprintf("%d attempts", n)
+	text := fmt.Sprintf("%d attempts", n)
+	if n == 1 {
+		text = "1 attempt"
 	}
-	text := fmt.Sprintf("%d attempts, %s by %s", n, enumName(f.GetCause()), orDash(f.GetMember()))
+	if f == nil {
+		return text
+	}
+	text += fmt.Sprintf(", %s by %s", enumName(f.GetCause()), orDash(f.GetMember()))
 	if f.GetReason() != "" {
 		text += ": " + Visible(f.GetReason())
 	}
