@@ -23,7 +23,7 @@ const leaseVersion = 1
 // microsecond, unless the clock was set back in between. Until the year 2255
 // they are less than 2⁵³, which clients may hold as a float.
 func firstLease(g *sluicev1.ConsumerGroup) uint64 {
-	return uint64(max(1, g.GetCreateTime().AsTime().UnixMicro())) //nolint:gosec // positive
+	return uint64(max(1, g.GetCreateTime().AsTime().UnixMicro()))
 }
 
 // leaseName returns the name of a lease that clients hold: base64url without
