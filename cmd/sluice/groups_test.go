@@ -128,7 +128,7 @@ func TestGroups(t *testing.T) {
 	command(t, srv, "consume", "w", "--exec", "exit 3", "-n", "1").want(t, 0, ``, `sluice: event 2, attempt 1: exit status 3\n`)
 	command(t, srv, "groups", "show", "w").want(t, 0,
 		`name +w\n.*\npending +1\noutstanding +0\nlag +1 events, the oldest is 2, \S+ ago\n.*\nblocked chats +1\n`+
-			` +default/60aa00000000000000000c01 +retrying for \S+, again in \S+ +event 2, 1 waiting +1 attempts, nack by \S+: exit status 3\n.*`, ``)
+			` +default/60aa00000000000000000c01 +retrying for \S+, again in \S+ +event 2, 1 waiting +1 attempt, nack by \S+: exit status 3\n.*`, ``)
 	command(t, srv, "groups", "show", "w", "--json").want(t, 0, `\{"consumerGroup":\{[^\n]*\}\}\n\{"status":\{[^\n]*\}\}\n`, ``)
 	command(t, srv, "groups", "delete", "w").want(t, 0, `w deleted\n`, ``)
 	command(t, srv, "groups", "show", "w").want(t, 1, ``, "sluice: .*`sluice groups create` makes one\n")
@@ -143,7 +143,7 @@ func TestDeadLetters(t *testing.T) {
 	}
 	command(t, srv, "consume", "w", "--exec", "exit 4", "-n", "3").want(t, 0, ``, `(sluice: event [123], attempt 1: exit status 4\n){3}`)
 	command(t, srv, "deadletters", "list", "w").want(t, 0,
-		`( +[123]  \d\d-\d\d \d\d:\d\d:\d\d  default/60aa00000000000000000c01  -         1 attempts, nack by \S+: exit status 4\n){3}`, ``)
+		`( +[123]  \d\d-\d\d \d\d:\d\d:\d\d  default/60aa00000000000000000c01  -         1 attempt, nack by \S+: exit status 4\n){3}`, ``)
 	command(t, srv, "deadletters", "list", "w", "--limit", "1", "--json").want(t, 0, `\{"event":\{"sequence":"1"[^\n]*\}\n`, ``)
 	command(t, srv, "deadletters", "redrive", "w", "--all", "--dry-run").want(t, 0, `3 events of 1 chats would be redriven\n`, ``)
 	command(t, srv, "deadletters", "redrive", "w", "1", "--rate", "5", "--json").want(t, 0, `\{"events":1,"chats":1\}\n`, ``)

@@ -47,3 +47,21 @@ func TestPullAndStream(t *testing.T) {
 	}
 	g.settle(done, ack(d[0])) // a lease from a stream is settled by whoever names it
 }
+
+// TestPullWithoutWaitMissesNothing holds that what was acknowledged before a
+// pull came is not missed because the group has not read it yet.
+func TestPullWithoutWaitMissesNothing(t *testing.T) {
+	g := start(t)
+	g.create(&sluicev1.ConsumerGroup{})
+	for i := range 200 {
+		g.post(fmt.Sprint(i % 3))
+		res, err := g.work.Pull(g.ctx, &sluicev1.PullRequest{ConsumerGroupId: "w", Member: "m"})
+		if err != nil || len(res.GetDeliveries()) != 1 {
+			t.Fatalf("pull %d = %v, %v, want one delivery", i+1, res, err)
+		}
+		g.settle(done, ack(res.GetDeliveries()[0]))
+	}
+	if res, err := g.work.Pull(g.ctx, &sluicev1.PullRequest{ConsumerGroupId: "w", Member: "m"}); err != nil || len(res.GetDeliveries()) > 0 {
+		t.Errorf("the last pull = %v, %v, want nothing", res, err)
+	}
+}

@@ -157,6 +157,8 @@ func (c *core) giveBack(all []schedule.Delivery) {
 type pull struct {
 	member        string
 	events, bytes int
+	waits         bool
+	end           uint64     // of the log, when it came: one that does not wait is over there
 	done          chan error // one place: exactly one is sent
 
 	// These belong to the group until done.
@@ -200,12 +202,12 @@ func (c *core) serveOutput(out *schedule.Output) []*pull {
 	var over []*pull
 	for member, queue := range c.pulls {
 		first := queue[0]
-		if !served[member] && !slices.ContainsFunc(queue, func(p *pull) bool { return p.ended }) {
+		if !served[member] && !slices.ContainsFunc(queue, c.waitsNoLonger) {
 			continue
 		}
 		var rest []*pull
 		for _, p := range queue {
-			if p.ended || p == first && served[member] {
+			if c.waitsNoLonger(p) || p == first && served[member] {
 				over = append(over, p)
 			} else {
 				rest = append(rest, p)
@@ -227,6 +229,11 @@ func (c *core) serveOutput(out *schedule.Output) []*pull {
 		c.again = true
 	}
 	return over
+}
+
+// waitsNoLonger says whether a pull is over, whatever has come for it.
+func (c *core) waitsNoLonger(p *pull) bool {
+	return p.ended || !p.waits && (c.scheduler.Position() >= p.end || c.scheduler.Full())
 }
 
 // crowded says whether there is no room for another member.

@@ -13,6 +13,10 @@ const (
 	maxPullEvents = 1000
 	maxPullBytes  = 3 << 20
 	maxPullWait   = time.Minute
+
+	// catchUpWait bounds how long a pull that does not wait is held until the
+	// group has read what was in the log when it came.
+	catchUpWait = time.Second
 )
 
 // Pull implements ConsumerService.
@@ -27,10 +31,14 @@ func (s *Service) Pull(ctx context.Context, req *sluicev1.PullRequest) (*sluicev
 	if err := checkPull(req); err != nil {
 		return nil, err
 	}
-	wait, cancel := context.WithTimeout(ctx, req.GetWait().AsDuration())
+	patience, end := req.GetWait().AsDuration(), s.events.Durable()
+	if patience == 0 { // what is in the log is to come even so
+		patience = catchUpWait
+	}
+	wait, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
-		p := newPull(req)
+		p := newPull(req, end)
 		if err := r.pull(ctx, wait, p); err != nil {
 			return nil, err
 		}
@@ -78,12 +86,13 @@ func checkPull(req *sluicev1.PullRequest) error {
 	return checkMember(req.GetMember(), "member")
 }
 
-func newPull(req *sluicev1.PullRequest) *pull {
+func newPull(req *sluicev1.PullRequest, end uint64) *pull {
 	p := &pull{
 		member: req.GetMember(),
 		events: max(1, int(req.GetMaxEvents())),
 		bytes:  maxPullBytes,
-		ended:  req.GetWait().AsDuration() == 0,
+		waits:  req.GetWait().AsDuration() > 0,
+		end:    end,
 		done:   make(chan error, 1),
 	}
 	if n := req.GetMaxBytes(); n > 0 {

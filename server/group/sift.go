@@ -23,6 +23,9 @@ type sifted struct {
 func (r *runner) reconfigure(ctx context.Context) error {
 	r.reconfiguring.Lock()
 	defer r.reconfiguring.Unlock()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.ctx, cancel)() // what is looked at is of no use then
 	group := r.configuration()
 	filter, err := subscription.Compile(group.GetFilter())
 	if err != nil {
