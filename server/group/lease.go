@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"strconv"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 
@@ -39,7 +40,7 @@ func leaseName(incarnation, id uint64) string {
 // parseLease returns what leaseName made name of, and false for anything else.
 func parseLease(name string) (incarnation, id uint64, ok bool) {
 	b, err := base64.RawURLEncoding.Strict().DecodeString(name)
-	if err != nil || len(b) < 1+8+1+4 || b[0] != leaseVersion {
+	if err != nil || strings.ContainsAny(name, "\r\n") || len(b) < 1+8+1+4 || b[0] != leaseVersion { // base64 passes over ends of lines
 		return 0, 0, false
 	}
 	head, sum := b[:len(b)-4], binary.BigEndian.Uint32(b[len(b)-4:])
