@@ -8,14 +8,14 @@ import (
 )
 
 const (
-	// headroom is how many bytes of garbage may gather before it is collected.
-	// Little lives in a gateway, some 10 MB, so Go's own rule, as much garbage as
-	// there is that lives, would collect dozens of times a second under load.
-	headroom = 128 << 20
+	// headroom is how many bytes of garbage may gather at most before it is
+	// collected. Go's own rule, as much garbage as there is that lives, would have
+	// a gateway, in which some 10 MB live, collect dozens of times a second under
+	// load; and where the identities of dedupe_window are a million, going through
+	// them that often halves what groups settle.
+	headroom = 512 << 20
 
-	// lowestPercent and highestPercent bound what comes of it: where much lives,
-	// as much garbage is allowed; where hardly anything does, not all of headroom
-	// is needed.
+	// lowestPercent and highestPercent bound that in percent of what lives.
 	lowestPercent, highestPercent = 100, 400
 
 	tuneInterval = time.Second

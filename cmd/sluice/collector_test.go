@@ -6,10 +6,10 @@ func TestCollectorPercent(t *testing.T) {
 	for live, want := range map[uint64]int{
 		0:         400, // before the first collection
 		10 << 20:  400,
-		32 << 20:  400,
-		33 << 20:  380,
-		64 << 20:  200,
-		128 << 20: 100,
+		128 << 20: 400,
+		129 << 20: 380,
+		256 << 20: 200,
+		512 << 20: 100,
 		10 << 30:  100,
 	} {
 		if got := collectorPercent(live); got != want {
