@@ -146,12 +146,13 @@ func (t *tape) shadow(obj int) (found bool) {
 }
 
 // shadowBefore marks the member of obj that v takes the place of. It reports
-// whether there is one.
+// whether there is one. No name in obj is odd.
 func (t *tape) shadowBefore(obj, v int) bool {
-	name, _ := t.name(v)
+	name := t.text[t.nodes[v].name:t.nodes[v].nameEnd]
 	for m := t.first(obj); m < v; m = t.next(m) {
-		if other, _ := t.name(m); other == name && t.nodes[m].flags&shadowed == 0 {
-			t.nodes[m].flags |= shadowed
+		n := &t.nodes[m]
+		if int(n.nameEnd-n.name) == len(name) && n.flags&shadowed == 0 && t.text[n.name:n.nameEnd] == name {
+			n.flags |= shadowed
 			return true
 		}
 	}
