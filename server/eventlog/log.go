@@ -138,13 +138,7 @@ func (l *Log) askEnd(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, askInterval)
 	defer cancel()
-	n, err := l.engine.running(ctx)
-	if err != nil {
-		return
-	}
-	if stream, err := n.js.Stream(ctx, l.cfg.Name); err == nil {
-		l.reach(stream.CachedInfo().State.LastSeq)
-	}
+	_, _ = l.End(ctx)
 }
 
 func (l *Log) close() {
