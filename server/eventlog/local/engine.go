@@ -365,6 +365,11 @@ func read[T any](ctx context.Context, e *Engine, fn func() (T, error)) (T, error
 	}
 	var none T
 	select {
+	case <-e.closing:
+		return none, eventlog.ErrClosed
+	default:
+	}
+	select {
 	case e.reads <- struct{}{}:
 	case <-ctx.Done():
 		return none, ctx.Err()
