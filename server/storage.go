@@ -110,5 +110,5 @@ func (e *StorageError) Unwrap() error { return e.Err }
 // it acknowledged, or is damaged.
 func IsDataLoss(err error) bool {
 	var lost *eventlog.DataLossError
-	return errors.As(err, &lost) || local.IsCorruption(err)
+	return errors.As(err, &lost)
 }
