@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/sluicegate/sluice/server/failpoint"
 )
 
 const (
@@ -102,6 +104,7 @@ func (s *Server) drain() error {
 
 	close(s.draining) // 1. not ready, and subscriptions end with a cursor to resume from
 	s.health.Shutdown()
+	_ = failpoint.Hit("during-drain")
 	err := errors.Join( // 2. from the outside in; /readyz answers while callbacks finish
 		named("callbacks", stopHTTP(clients, s.callbackHTTP)),
 		named("http", stopHTTP(clients, s.apiHTTP)),
