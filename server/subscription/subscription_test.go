@@ -25,6 +25,7 @@ import (
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/apierror"
 	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/eventlog/local"
 	"github.com/sluicegate/sluice/server/record"
 )
 
@@ -38,7 +39,7 @@ type gate struct {
 	tb       testing.TB
 	ctx      context.Context
 	dir      string
-	engine   *eventlog.Engine
+	engine   *local.Engine
 	log      *eventlog.Log
 	service  *Service
 	client   sluicev1.EventServiceClient
@@ -56,7 +57,7 @@ func newGate(tb testing.TB, cfg eventlog.LogConfig) *gate {
 	tb.Cleanup(cancel)
 
 	var err error
-	if g.engine, err = eventlog.Open(g.ctx, eventlog.Config{Dir: g.dir}); err != nil {
+	if g.engine, err = local.Open(g.ctx, local.Config{Dir: g.dir}); err != nil {
 		tb.Fatalf("open the engine: %v", err)
 	}
 	tb.Cleanup(func() {
