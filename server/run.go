@@ -41,7 +41,7 @@ func (s *Server) Run(ctx context.Context) error {
 		return err
 	case <-s.engine.Failed():
 	}
-	s.logger.Error("the storage has failed: the process ends, the next start reads what is on the disk", "err", s.engine.Err())
+	s.logger.Error("the storage has failed: the process ends, the next start reads what is on the disk", "err", s.engine.Err().Error())
 	stop()
 	late := time.NewTimer(failedStop)
 	defer late.Stop()
