@@ -38,3 +38,30 @@ func Table(t testing.TB, dir string) {
 		t.Fatal(err)
 	}
 }
+
+// Lose removes the database below dir, so that only the high-water mark knows
+// that there was something.
+func Lose(t testing.TB, dir string) {
+	t.Helper()
+	database := filepath.Join(dir, "log")
+	if _, err := os.Stat(database); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(database); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Replace puts another, empty directory in the place of dir, as somebody does
+// who restores a copy under a gateway that runs. It returns where dir is now.
+func Replace(t testing.TB, dir string) string {
+	t.Helper()
+	away := dir + ".away"
+	if err := os.Rename(dir, away); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return away
+}
