@@ -41,7 +41,8 @@ type journalError struct {
 	first, last uint64 // the records that are damaged
 	err         error
 
-	// What the last snapshot before says; 0 when there is none that can be read.
+	// What the last snapshot before says, if there is one that can be read.
+	known            bool
 	position, oldest uint64
 }
 
@@ -58,7 +59,7 @@ func (e *journalError) status(group string) error {
 		"group": group, "log": e.log,
 		"first_sequence": strconv.FormatUint(e.first, 10), "last_sequence": strconv.FormatUint(e.last, 10),
 	}
-	if e.position > 0 {
+	if e.known {
 		known = fmt.Sprintf("its last snapshot says that it had read the log up to %d, and settled all before %d", e.position, e.oldest)
 		metadata["position"], metadata["oldest_sequence"] = strconv.FormatUint(e.position, 10), strconv.FormatUint(e.oldest, 10)
 	}
@@ -76,6 +77,7 @@ func (e *journalError) status(group string) error {
 func (j *journal) broken(first, last uint64, err error, snapshot stored) error {
 	e := &journalError{log: j.log.Name(), first: first, last: last, err: err}
 	if saved, err := decodeSnapshot(snapshot.data); err == nil {
+		e.known = true
 		e.position, e.oldest = saved.scheduler.Position(), saved.scheduler.Position()+1
 		if st := saved.scheduler.Status(); st.OldestSequence > 0 {
 			e.oldest = st.OldestSequence
@@ -110,7 +112,7 @@ func (j *journal) load(ctx context.Context) (*history, error) {
 	case f.damage == nil && f.out.snapshot.data == nil && len(f.out.batches) > 0:
 		b := f.out.batches[0]
 		f.lose(b.first, b.last, errNoStart)
-	case f.next <= j.last:
+	case max(f.next, 1) <= j.last:
 		f.out.lost = max(f.next, 1)
 	}
 	if d := f.damage; d != nil {
