@@ -57,8 +57,8 @@ type Config struct {
 	// CommitTimeout bounds an Append. 0 means 3 s.
 	CommitTimeout time.Duration
 
-	// MaxRecord is the largest Record.Data, in bytes. 0 means 1 MiB. The servers
-	// may take less: see Engine.MaxRecord.
+	// MaxRecord is the largest Record.Data, in bytes. 0 means 1 MiB at most. The
+	// servers may take less: see Engine.MaxRecord.
 	MaxRecord int
 
 	// AcceptUnsynced opens a cluster in which a node is seen not to sync each
@@ -96,7 +96,6 @@ type Engine struct {
 // it.
 func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	cfg.CommitTimeout = cmp.Or(cfg.CommitTimeout, defaultCommitTimeout)
-	cfg.MaxRecord = cmp.Or(cfg.MaxRecord, defaultMaxRecord)
 	cfg.Replicas = cmp.Or(cfg.Replicas, defaultReplicas)
 	e := &Engine{
 		cfg: cfg, logger: cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
