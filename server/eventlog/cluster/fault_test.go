@@ -46,7 +46,7 @@ func fillLog(t *testing.T, l *eventlog.Log, n int) map[uint64]string {
 	return held
 }
 
-// flip flips a bit in the middle of the newest block of a stream whose server is
+// flip flips a bit in the middle of the oldest block of a stream whose server is
 // stopped, and has it recover the stream from its blocks.
 func flip(t *testing.T, dir, stream string) {
 	t.Helper()
@@ -55,8 +55,8 @@ func flip(t *testing.T, dir, stream string) {
 		t.Fatal(err)
 	}
 	blocks, err := filepath.Glob(filepath.Join(msgs, "*.blk"))
-	if err != nil || len(blocks) == 0 {
-		t.Fatalf("blocks: %v, %v", blocks, err)
+	if err != nil || len(blocks) < 2 {
+		t.Fatalf("blocks: %v, %v, want some", blocks, err)
 	}
 	block := blocks[0]
 	b, err := os.ReadFile(block)
@@ -75,9 +75,10 @@ func TestDamagedReplicaHidesNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts three servers")
 	}
-	const records, block = 3000, 64 << 10
+	const records = 3000
+	cfg := eventlog.LogConfig{MaxBytes: 2 << 20} // of which a block is a part
 	nats := natstest.Start(t)
-	held := fillLog(t, openLog(t, openEngine(t, Config{URL: nats.URL}), eventlog.LogConfig{}), records)
+	held := fillLog(t, openLog(t, openEngine(t, Config{URL: nats.URL}), cfg), records)
 	follower := (nats.StreamLeader(t, "EVENTS") + 1) % 3
 	nats.Stop(follower)
 	flip(t, nats.Dir(follower), "EVENTS")
@@ -86,7 +87,7 @@ func TestDamagedReplicaHidesNothing(t *testing.T) {
 
 	log, logger := capture(t)
 	e := openEngine(t, Config{URL: nats.NodeURL(follower), Logger: logger})
-	l := openLog(t, e, eventlog.LogConfig{})
+	l := openLog(t, e, cfg)
 	for range 3 {
 		r := l.Read(1)
 		for r.Position() < l.Durable() {
@@ -183,8 +184,11 @@ func TestMinorityAnswers(t *testing.T) {
 		waits <- err
 	}()
 	for name, call := range map[string]func(context.Context) error{
-		"Append":     func(ctx context.Context) error { _, err := l.Append(ctx, eventlog.Record{Subject: "s"}); return err },
-		"Append ID":  func(ctx context.Context) error { _, err := l.Append(ctx, eventlog.Record{Subject: "s", ID: "i"}); return err },
+		"Append": func(ctx context.Context) error { _, err := l.Append(ctx, eventlog.Record{Subject: "s"}); return err },
+		"Append ID": func(ctx context.Context) error {
+			_, err := l.Append(ctx, eventlog.Record{Subject: "s", ID: "i"})
+			return err
+		},
 		"AppendAt":   func(ctx context.Context) error { return l.AppendAt(ctx, 11, eventlog.Record{Subject: "s"}) },
 		"SequenceAt": func(ctx context.Context) error { _, err := l.SequenceAt(ctx, time.Now()); return err },
 		"ReadKey":    func(ctx context.Context) error { _, err := l.ReadKey(ctx, "k", 0, 10, true); return err },
@@ -198,6 +202,9 @@ func TestMinorityAnswers(t *testing.T) {
 			t.Errorf("%s() took %v", name, took)
 		}
 		// A leader takes some seconds to notice that it has no majority.
+		if errors.Is(err, eventlog.ErrConflict) && name == "AppendAt" {
+			continue // with an append that the leader has not given up
+		}
 		if !errors.Is(err, eventlog.ErrUnavailable) && (err != nil || name[0] == 'A' || name[0] == 'D' || name[0] == 'T') {
 			t.Errorf("%s() = %v, want ErrUnavailable", name, err)
 		}

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -59,7 +60,7 @@ func (e *Engine) check(ctx context.Context) error {
 	}
 	if payload < minPayload {
 		return fmt.Errorf("the NATS server %s takes messages of %d bytes at most: set max_payload to %d or more on every server",
-			where, payload, max(e.cfg.MaxRecord, defaultMaxRecord)+headerRoom)
+			where, payload, cmp.Or(e.cfg.MaxRecord, defaultMaxRecord)+headerRoom)
 	}
 	limit := payload - headerRoom
 	if e.cfg.MaxRecord == 0 {

@@ -57,6 +57,7 @@ func (e *Engine) Log(ctx context.Context, cfg eventlog.LogConfig) (*eventlog.Log
 		return nil, eventlog.ErrClosed
 	}
 	e.stores[cfg.Name] = s
+	e.list()
 	return s.log, nil
 }
 

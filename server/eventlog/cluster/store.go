@@ -22,6 +22,7 @@ type store struct {
 	cfg    eventlog.LogConfig
 	epoch  string
 	log    *eventlog.Log
+	health health
 
 	mu       sync.Mutex
 	state    eventlog.State // as the leader told, and what was appended since
