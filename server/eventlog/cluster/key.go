@@ -19,9 +19,9 @@ type source func(ctx context.Context, from uint64, limit int) (records []eventlo
 // ReadKey implements eventlog.Store.
 //
 // What a replica lacks cannot be seen in an answer that skips most records
-// anyway. So the leader is asked how many records the key has: if those fit in
-// one answer of a replica, which has as many, that is it. Else the leader is
-// asked for them, one by one.
+// anyway. So the leader is asked how many records the key has: if one answer of
+// a replica has as many, that is it. Else the leader is asked for them, one by
+// one, unless it lacks some itself.
 func (s *store) ReadKey(ctx context.Context, key string, from uint64, limit int, reverse bool) ([]eventlog.Record, error) {
 	if err := s.engine.usable(); err != nil {
 		return nil, err
@@ -32,7 +32,15 @@ func (s *store) ReadKey(ctx context.Context, key string, from uint64, limit int,
 		records, err := s.read(ctx, s.nearest(filter), durable, from, limit, reverse)
 		return records, s.engine.cause(err)
 	}
-	all, whole, err := s.all(ctx, filter)
+	info, err := s.info(ctx, infoRequest{Subjects: filter})
+	if err != nil {
+		return nil, s.engine.cause(err)
+	}
+	if s.hurt(info) {
+		records, err := s.merged(ctx, filter, durable, from, limit, reverse)
+		return records, s.engine.cause(err)
+	}
+	all, whole, err := s.all(ctx, filter, info)
 	if err != nil {
 		return nil, s.engine.cause(err)
 	}
@@ -55,11 +63,7 @@ const maxKey = 1000
 
 // all returns the records of a key that one replica answers with, and whether
 // those are as many as the leader has.
-func (s *store) all(ctx context.Context, filter string) ([]eventlog.Record, bool, error) {
-	info, err := s.info(ctx, infoRequest{Subjects: filter})
-	if err != nil {
-		return nil, false, err
-	}
+func (s *store) all(ctx context.Context, filter string, info streamInfo) ([]eventlog.Record, bool, error) {
 	count := uint64(0)
 	for _, n := range info.State.Subjects {
 		count += n
@@ -73,6 +77,33 @@ func (s *store) all(ctx context.Context, filter string) ([]eventlog.Record, bool
 	}
 	known, _ := search(records, info.State.Last+1)
 	return records, uint64(known) == count, err //nolint:gosec // not negative
+}
+
+// hurt says whether the leader itself lacks what nobody removed.
+func (s *store) hurt(info streamInfo) bool {
+	return len(info.State.Lost.Sequences) > 0 || info.State.NumDeleted > 0 && !s.cfg.Deletes
+}
+
+// merged returns what any replica has of a key, for when the leader is no
+// measure: it asks as often as it takes for each of them to have answered.
+func (s *store) merged(ctx context.Context, filter string, durable, from uint64, limit int, reverse bool) ([]eventlog.Record, error) {
+	var merged []eventlog.Record
+	for range maxTries {
+		part, err := s.read(ctx, s.nearest(filter), durable, from, limit, reverse)
+		if err != nil {
+			return nil, err
+		}
+		merged = append(merged, part...)
+		slices.SortFunc(merged, func(a, b eventlog.Record) int {
+			if reverse {
+				a, b = b, a
+			}
+			return cmp.Compare(a.Sequence, b.Sequence)
+		})
+		merged = slices.CompactFunc(merged, func(a, b eventlog.Record) bool { return a.Sequence == b.Sequence })
+		merged = merged[:min(len(merged), limit)]
+	}
+	return merged, nil
 }
 
 // search returns where in records the one at sequence is, or would be.
