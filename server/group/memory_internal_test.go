@@ -314,3 +314,5 @@ func (f *fragile) metric(name string) string {
 	}
 	return ""
 }
+
+func (*memory) Logs(context.Context) ([]string, error) { return nil, nil }

@@ -286,7 +286,7 @@ func (e *Engine) drop(g *group, s *store) error {
 	return nil
 }
 
-// Logs returns the names of all logs, sorted.
+// Logs implements eventlog.Engine.
 func (e *Engine) Logs(context.Context) ([]string, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
