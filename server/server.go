@@ -34,7 +34,7 @@ import (
 type Server struct {
 	cfg      Config
 	logger   *slog.Logger
-	engine   engine
+	engine   eventlog.Engine
 	cluster  *cluster.Engine // engine, where it is that; else nil
 	leases   *cluster.Leases // of groups; nil on one machine
 	reloader *reloader

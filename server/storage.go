@@ -11,14 +11,6 @@ import (
 	"github.com/sluicegate/sluice/server/ingest"
 )
 
-// An engine is the storage, as both engines are.
-type engine interface {
-	eventlog.Engine
-
-	// Logs returns the names of the logs that there are.
-	Logs(ctx context.Context) ([]string, error)
-}
-
 // openEngine opens the storage that the configuration asks for.
 func (s *Server) openEngine(ctx context.Context) error {
 	maxRecord := ingest.MaxRecord(int(s.cfg.MaxBody))

@@ -1,369 +1,239 @@
-package eventlog
+package cluster
 
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/sluicegate/sluice/server/eventlog"
 )
 
-// errStorageFailed is why an append that was under way when its node failed has
-// no outcome.
-var errStorageFailed = fmt.Errorf("%w: the storage failed", ErrUnavailable)
-
-// A committer makes appends durable. It publishes each as it comes, collects
-// the acknowledgements, and runs one sync at a time: each sync makes durable
-// all that was acknowledged before it began, so that while one runs, the next
-// group gathers. There is no timer and no batch size: a lone append pays one
-// sync, a crowd shares it.
-//
-// An acknowledgement says that the record was written to its file, not that
-// the file was synced; only the sync that begins after it says that.
+// A committer appends. Each record is published as it comes; that it is
+// acknowledged means that a majority of the replicas has it on its disks. The
+// acknowledgements that come together are taken together, so that readers and
+// the other gateways are told once for all of them.
 type committer struct {
-	nc      *nats.Conn
-	sync    func([]write) error // makes them durable; nil: they are when acknowledged
-	fail    func(error)         // takes the node out of service
-	metrics *metrics
-	inbox   string         // reply subject of publish t is inbox + t
-	acks    chan *nats.Msg // one for each in inflight at most, so it never overflows
-	writes  []write        // run's, to be used again
+	link    *link
+	metrics *eventlog.Metrics
+	stop    chan struct{}
 	runs    sync.WaitGroup
+	pending atomic.Int64 // appends under way
 
-	mu       sync.Mutex
-	token    uint64
-	inflight map[uint64]*pending // published, not acknowledged
-	acked    []*pending          // acknowledged, not durable; run's, and stop's after it
-	oldest   time.Time           // when the silence since the last acknowledgement began
-	stopped  error               // why nothing more is taken
-	wake     chan struct{}       // size 1: stopped or idle is set
-	idle     chan struct{}       // closed when drained; nil until drain
+	// silent is since when nothing has been acknowledged although something
+	// should have been, in nanoseconds since started; 0 when that is not so.
+	// It outlasts the appends that gave up.
+	silent  atomic.Int64
+	started time.Time
+
+	mu   sync.Mutex
+	acks []ack
+	wake chan struct{} // of size 1: acks is not empty
 }
 
-// A pending append is published and waits for its outcome.
-type pending struct {
-	log         *Log
-	record      Record
-	conditional bool // only as the record at its sequence
-	duplicate   bool
-	err         error
-	done        chan struct{} // closed once the fields above are final
+// maxPending bounds the appends under way. Each has a caller, so more than that
+// is no traffic of the vendor's.
+const maxPending = 1 << 15
 
-	token uint64
-	msg   *nats.Msg // as published
+// A publication is an append under way.
+type publication struct {
+	store  *store
+	record eventlog.Record
+	sent   time.Time
+	answer chan ack // of size 1: of repetitions the first counts
 }
 
-// finish sets the outcome.
-func (p *pending) finish(err error) {
-	p.err = err
-	close(p.done)
+// An ack is the answer to a publication.
+type ack struct {
+	of        *publication
+	sequence  uint64
+	duplicate bool
+	err       error
 }
 
-func newCommitter(nc *nats.Conn, commit func([]write) error, fail func(error), m *metrics) (*committer, error) {
+func newCommitter(l *link, m *eventlog.Metrics) *committer {
 	c := &committer{
-		nc:       nc,
-		sync:     commit,
-		fail:     fail,
-		metrics:  m,
-		inbox:    nats.NewInbox() + ".",
-		acks:     make(chan *nats.Msg, maxInflight),
-		inflight: make(map[uint64]*pending),
-		wake:     make(chan struct{}, 1),
-	}
-	if _, err := nc.ChanSubscribe(c.inbox+"*", c.acks); err != nil {
-		return nil, fmt.Errorf("subscribe to acknowledgements: %w", err)
+		link: l, metrics: m, stop: make(chan struct{}), wake: make(chan struct{}, 1),
+		started: time.Now().Add(-1), // so that no time after it is 0
 	}
 	c.runs.Go(c.run)
-	return c, nil
+	return c
 }
 
-// maxInflight bounds the appends under way. It takes a callback each, so what
-// reaches it is no traffic of the vendor's.
-const maxInflight = 1 << 15
-
-// publish sends p on its way. Its outcome comes through p.done; when publish
-// returns an error there is none.
-func (c *committer) publish(p *pending) error {
-	msg := &nats.Msg{Subject: p.log.cfg.Name + "." + p.record.Subject, Data: p.record.Data}
-	if p.record.ID != "" {
-		msg.Header = nats.Header{server.JSMsgId: []string{p.record.ID}}
+// append appends r, and again where nobody answers, as long as that is safe and
+// ctx lasts.
+func (c *committer) append(ctx context.Context, s *store, r eventlog.Record) (eventlog.Appended, error) {
+	if c.pending.Add(1) > maxPending {
+		c.pending.Add(-1)
+		return eventlog.Appended{}, fmt.Errorf("%w: too many appends are under way", eventlog.ErrUnavailable)
 	}
-	if p.conditional {
-		msg.Header = nats.Header{server.JSExpectedLastSeq: []string{strconv.FormatUint(p.record.Sequence-1, 10)}}
+	defer c.pending.Add(-1)
+	p := &publication{store: s, record: r, sent: time.Now(), answer: make(chan ack, 1)}
+	reply, cancel := c.link.listen(func(m *nats.Msg) { c.receive(p, m) })
+	defer cancel()
+	msg := &nats.Msg{Subject: s.subject(r), Reply: reply, Data: r.Data}
+	switch {
+	case r.Sequence > 0:
+		msg.Header = nats.Header{headerLast: {strconv.FormatUint(r.Sequence-1, 10)}}
+	case r.ID != "":
+		msg.Header = nats.Header{headerID: {r.ID}}
 	}
-	c.mu.Lock()
-	if c.stopped != nil {
-		c.mu.Unlock()
-		return c.stopped
-	}
-	if len(c.inflight) == maxInflight {
-		c.mu.Unlock()
-		return fmt.Errorf("%w: too many appends are under way", ErrUnavailable)
-	}
-	c.token++
-	token := c.token
-	p.token = token
-	if len(c.inflight) == 0 {
-		c.oldest = time.Now()
-	}
-	c.inflight[token] = p
-	c.mu.Unlock()
-	msg.Reply = c.inbox + strconv.FormatUint(token, 36)
-	p.msg = msg
-	if err := c.nc.PublishMsg(msg); err != nil {
-		c.mu.Lock()
-		delete(c.inflight, token)
-		c.mu.Unlock()
-		c.signal() // it may have been what drain waits for
-		return fmt.Errorf("%w: publish: %w", ErrUnavailable, err)
-	}
-	return nil
-}
-
-// await returns the outcome of p, which was published, or ErrUnavailable when
-// ctx ends first: then it has none.
-//
-// What a cluster's leader took down with it nobody will ever acknowledge, so a
-// publish that can be repeated is, in the same place: whichever is acknowledged
-// first counts.
-func (c *committer) await(ctx context.Context, p *pending) error {
-	var again <-chan time.Time // never
-	if c.sync == nil && p.record.ID != "" {
-		t := time.NewTicker(republishInterval)
-		defer t.Stop()
-		again = t.C
-	}
+	c.silent.CompareAndSwap(0, int64(time.Since(c.started)))
+	again := time.NewTimer(askAgain)
+	defer again.Stop()
+	why := errors.New("no acknowledgement")
 	for {
+		c.link.send(msg)
+		again.Reset(askAgain)
+	wait:
 		select {
-		case <-p.done:
-			return p.err
-		case <-again:
-			// Whoever is not connected learns so from the connection.
-			_ = c.nc.PublishMsg(p.msg)
-		case <-ctx.Done():
-			if p.log.engine.dir == nil {
-				c.forget(p)
+		case a := <-p.answer:
+			if !errors.Is(a.err, eventlog.ErrUnavailable) || r.ID == "" {
+				return eventlog.Appended{Sequence: a.sequence, Duplicate: a.duplicate}, a.err
 			}
-			return fmt.Errorf("%w: no acknowledgement: %w", ErrUnavailable, ctx.Err())
+			why = a.err // nobody leads now, or a twin is under way
+			again.Reset(retryDelay)
+			goto wait
+		case <-again.C:
+			// What a leader took down with it nobody will ever acknowledge.
+			if r.ID == "" {
+				goto wait
+			}
+		case <-ctx.Done():
+			return eventlog.Appended{}, fmt.Errorf("%w: %w: %w", eventlog.ErrUnavailable, why, ctx.Err())
+		case <-c.stop:
+			return eventlog.Appended{}, eventlog.ErrClosed
 		}
 	}
 }
 
-// forget gives up p, which a cluster may never acknowledge: drain would wait for
-// it. An embedded server that owes an acknowledgement has failed, which is for
-// stalled to find.
-func (c *committer) forget(p *pending) {
-	c.mu.Lock()
-	delete(c.inflight, p.token)
-	c.mu.Unlock()
-	c.signal()
-}
-
-// republishInterval is how long a publish to a cluster may go unanswered before
-// it is repeated.
-const republishInterval = time.Second
-
-// acknowledge takes an acknowledgement of the server's.
-func (c *committer) acknowledge(m *nats.Msg) {
-	token, err := strconv.ParseUint(strings.TrimPrefix(m.Subject, c.inbox), 36, 64)
-	if err != nil {
+// receive takes the answer to p.
+func (c *committer) receive(p *publication, m *nats.Msg) {
+	a := ack{of: p}
+	a.sequence, a.duplicate, a.err = parseAck(m)
+	if !errors.Is(a.err, eventlog.ErrUnavailable) {
+		silent := int64(0)
+		if c.pending.Load() > 1 {
+			silent = int64(time.Since(c.started))
+		}
+		c.silent.Store(silent)
+	}
+	if a.err != nil {
+		a.tell()
 		return
 	}
-	sequence, duplicate, err := parseAck(m)
 	c.mu.Lock()
-	p, ok := c.inflight[token]
-	if !ok || c.stopped != nil {
-		c.mu.Unlock()
-		return
-	}
-	delete(c.inflight, token)
-	c.oldest = time.Now()
-	if err == nil {
-		p.record.Sequence, p.duplicate = sequence, duplicate
-		p.record.Time = c.oldest
-		c.acked = append(c.acked, p)
-	}
+	c.acks = append(c.acks, a)
 	c.mu.Unlock()
-	if err != nil {
-		p.finish(err)
-	}
-}
-
-// signal wakes run.
-func (c *committer) signal() {
 	select {
 	case c.wake <- struct{}{}:
-	default: // it will look anyway
+	default:
 	}
 }
 
-// run syncs until stop.
+// tell answers who appended.
+func (a ack) tell() {
+	select {
+	case a.of.answer <- a:
+	default: // it has been answered
+	}
+}
+
+// run takes acknowledgements until the end.
 func (c *committer) run() {
-	var group, spare []*pending
+	var spare []ack
 	for {
 		select {
-		case m := <-c.acks:
-			c.acknowledge(m)
 		case <-c.wake:
-		}
-		for len(c.acks) > 0 { // all that there is goes with one sync
-			c.acknowledge(<-c.acks)
-		}
-		c.mu.Lock()
-		if c.stopped != nil {
-			c.mu.Unlock()
+		case <-c.stop:
 			return
 		}
-		group, c.acked = c.acked, spare[:0]
+		c.mu.Lock()
+		group := c.acks
+		c.acks = spare[:0]
 		c.mu.Unlock()
+		for i := 0; i < len(group); {
+			j := i + 1
+			for j < len(group) && group[j].of.store == group[i].of.store {
+				j++
+			}
+			c.settle(group[i:j])
+			i = j
+		}
 		if len(group) > 0 {
-			began := time.Now()
-			if err := c.commit(group); err != nil {
-				// The pages that could not be written may be gone: a second
-				// sync would report success for them.
-				c.fail(fmt.Errorf("sync: %w", err))
-				for _, p := range group {
-					p.finish(errStorageFailed)
-				}
-				return
-			}
-			c.metrics.sync.Observe(time.Since(began).Seconds())
-			c.metrics.group.Observe(float64(len(group)))
-			c.settle(group)
-			for _, p := range group {
-				p.finish(nil)
-			}
+			c.metrics.Committed(len(group), time.Since(group[0].of.sent))
 		}
 		clear(group) // let go of the records
 		spare = group
-		c.mu.Lock()
-		if c.idle != nil && c.drainedLocked() {
-			close(c.idle)
-			c.idle = nil
-		}
-		c.mu.Unlock()
 	}
 }
 
-// commit makes a group durable.
-func (c *committer) commit(group []*pending) error {
-	if c.sync == nil {
-		return nil
+// settle tells a log, who appended to it, and the other gateways what is durable
+// now. Acknowledgements come in the order of the log.
+func (c *committer) settle(group []ack) {
+	s := group[0].of.store
+	var records []eventlog.Record
+	last, size := uint64(0), 0
+	now := time.Now()
+	for _, a := range group {
+		last = max(last, a.sequence)
+		if a.duplicate {
+			continue
+		}
+		r := a.of.record
+		r.Sequence, r.Time, r.Key, r.ID = a.sequence, now, "", ""
+		size += len(r.Data) + recordOverhead
+		records = append(records, r)
 	}
-	c.writes = c.writes[:0]
-	for _, p := range group {
-		i := slices.IndexFunc(c.writes, func(w write) bool { return w.log == p.log.cfg.Name })
-		if i < 0 {
-			i = len(c.writes)
-			c.writes = append(c.writes, write{log: p.log.cfg.Name})
-		}
-		if !p.duplicate {
-			c.writes[i].size += int64(len(p.record.Data))
-		}
+	s.extend(last, size, now)
+	if s.cfg.Deletes { // another gateway may have removed one of them
+		records = nil
 	}
-	return c.sync(c.writes)
-}
-
-// settle tells each log which of its records are durable now, and a cluster's
-// other gateways. Acknowledgements come in the order of the log.
-func (c *committer) settle(group []*pending) {
-	for i := 0; i < len(group); {
-		j := i + 1
-		for j < len(group) && group[j].log == group[i].log {
-			j++
-		}
-		l := group[i].log
-		last := l.advance(group[i:j])
-		if l.engine.dir == nil {
-			// Should it get lost, they ask for it.
-			_ = c.nc.Publish(l.endSubject(), strconv.AppendUint(nil, last, 10))
-		}
-		i = j
+	s.log.Advance(records, last)
+	for _, a := range group {
+		a.tell()
+	}
+	if !s.cfg.Exclusive {
+		// Should it get lost, they ask for it.
+		c.link.send(&nats.Msg{Subject: s.endSubject(), Data: strconv.AppendUint(nil, last, 10)})
 	}
 }
 
-func (c *committer) drainedLocked() bool { return len(c.inflight) == 0 && len(c.acked) == 0 }
+// recordOverhead is about what a stream adds to a record, in bytes.
+const recordOverhead = 64
 
-// drain waits until nothing is under way, or ctx ends. The caller lets nothing
-// new in.
-func (c *committer) drain(ctx context.Context) error {
-	idle := make(chan struct{})
-	c.mu.Lock()
-	c.idle = idle
-	c.mu.Unlock()
-	c.signal()
-	stopped := make(chan struct{})
-	go func() {
-		c.runs.Wait() // run ends early when a sync fails
-		close(stopped)
-	}()
-	select {
-	case <-idle:
-		return nil
-	case <-stopped:
-		return errStorageFailed
-	case <-ctx.Done():
-		return ctx.Err()
+// stalled returns for how long appends have gone unanswered.
+func (c *committer) stalled() time.Duration {
+	since := c.silent.Load()
+	if since == 0 {
+		return 0
+	}
+	return time.Since(c.started) - time.Duration(since)
+}
+
+// answered takes down that the cluster answers, if nothing is under way that
+// would say more.
+func (c *committer) answered() {
+	since := c.silent.Load()
+	if c.pending.Load() == 0 {
+		c.silent.CompareAndSwap(since, 0)
 	}
 }
 
-// stalled reports that appends are under way and none has been acknowledged for
-// longer than an append may take.
-func (c *committer) stalled() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.inflight) > 0 && time.Since(c.oldest) > stallTimeout
-}
-
-// stallTimeout is how long the storage may keep silent while it owes an
-// acknowledgement. A disk that is slow, not broken, is faster than that.
-const stallTimeout = 5 * time.Second
-
-// stop fails what is under way with err and lets nothing new in.
-func (c *committer) stop(err error) {
-	if !errors.Is(err, ErrClosed) {
-		err = errStorageFailed
-	}
-	c.mu.Lock()
-	if c.stopped == nil {
-		c.stopped = err
-	}
-	under := c.acked
-	for _, p := range c.inflight {
-		under = append(under, p)
-	}
-	c.acked, c.inflight = nil, nil
-	c.mu.Unlock()
-	c.signal()
+// close fails what is under way.
+func (c *committer) close() {
+	close(c.stop)
 	c.runs.Wait()
-	for _, p := range under {
-		p.finish(err)
-	}
 }
-
-// JetStream's error codes for a stream that did not take a record, for an
-// account at its share of the disk, and for a stream that does not end where it
-// was expected to.
-const (
-	codeStoreFailed  = 10077
-	codeInsufficient = 10023
-	codeNoResources  = 10047
-	codeWrongLast    = 10071
-)
 
 // parseAck returns what an acknowledgement says.
 func parseAck(m *nats.Msg) (sequence uint64, duplicate bool, err error) {
-	if m.Header.Get("Status") == "503" {
-		return 0, false, fmt.Errorf("%w: no stream takes the record", ErrUnavailable)
-	}
 	// {"stream":"EVENTS","seq":17} is by far the most common answer.
 	if _, rest, ok := bytes.Cut(m.Data, []byte(`","seq":`)); ok && bytes.HasPrefix(m.Data, []byte(`{"stream":"`)) {
 		if digits, ok := bytes.CutSuffix(rest, []byte("}")); ok {
@@ -372,20 +242,21 @@ func parseAck(m *nats.Msg) (sequence uint64, duplicate bool, err error) {
 			}
 		}
 	}
-	var ack server.JSPubAckResponse
-	if err := json.Unmarshal(m.Data, &ack); err != nil {
-		return 0, false, fmt.Errorf("%w: acknowledgement: %w", ErrUnavailable, err)
+	var answer outcome
+	if err := decode(m, &answer); err != nil {
+		return 0, false, err
 	}
-	switch {
-	case ack.Error == nil && ack.PubAck != nil && ack.Sequence > 0:
-		return ack.Sequence, ack.Duplicate, nil
-	case ack.Error == nil:
-		return 0, false, fmt.Errorf("%w: empty acknowledgement", ErrUnavailable)
-	case ack.Error.ErrCode == codeStoreFailed && ack.Error.Description == server.ErrMaxBytes.Error(),
-		ack.Error.ErrCode == codeInsufficient, ack.Error.ErrCode == codeNoResources:
-		return 0, false, fmt.Errorf("%w: %s", ErrFull, ack.Error.Description)
-	case ack.Error.ErrCode == codeWrongLast:
-		return 0, false, ErrConflict
+	switch fault := answer.Error; {
+	case fault == nil && answer.Sequence > 0:
+		return answer.Sequence, answer.Duplicate, nil
+	case fault == nil:
+		return 0, false, fmt.Errorf("%w: an empty acknowledgement", eventlog.ErrUnavailable)
+	case fault.Code == codeStoreFailed && fault.Description == textMaxBytes,
+		fault.Code == codeInsufficient, fault.Code == codeNoResources:
+		return 0, false, fmt.Errorf("%w: %s", eventlog.ErrFull, fault.Description)
+	case fault.Code == codeWrongLast, fault.Code == codeWrongLastNoSeq:
+		return 0, false, eventlog.ErrConflict
+	default:
+		return 0, false, fault.unavailable()
 	}
-	return 0, false, fmt.Errorf("%w: %s", ErrUnavailable, ack.Error.Description)
 }

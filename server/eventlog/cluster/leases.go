@@ -1,4 +1,4 @@
-package eventlog
+package cluster
 
 import (
 	"context"
@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sluicegate/sluice/server/eventlog"
 )
 
 // LeaseConfig says how to open Leases.
@@ -33,7 +35,7 @@ const (
 	leaseRetry = 250 * time.Millisecond
 )
 
-// Leases are names in an external cluster, each of which one gateway at a time
+// Leases are names in a cluster, each of which one gateway at a time
 // holds. They are kept in memory there: that a lease is held is a good guess and
 // no more, since clocks run as they please. What must not happen twice is to be
 // fenced by AppendAt.
@@ -47,8 +49,7 @@ type Leases struct {
 	runs   sync.WaitGroup
 
 	mu      sync.Mutex
-	kv      jetstream.KeyValue // by way of node
-	node    *node
+	kv      jetstream.KeyValue // nil until it is needed
 	holders map[string]*holder // by name
 }
 
@@ -60,11 +61,8 @@ type holder struct {
 	changed      chan struct{} // closed, and replaced, when owner changes
 }
 
-// Leases opens the leases that cfg names. Only an external cluster has them.
+// Leases opens the leases that cfg names.
 func (e *Engine) Leases(ctx context.Context, cfg LeaseConfig) (*Leases, error) {
-	if e.dir != nil {
-		return nil, errors.New("eventlog: leases need an external cluster")
-	}
 	if cfg.TTL == 0 {
 		cfg.TTL = defaultLeaseTTL
 	}
@@ -73,9 +71,9 @@ func (e *Engine) Leases(ctx context.Context, cfg LeaseConfig) (*Leases, error) {
 		engine: e, cfg: cfg, owner: rand.Text(), stop: stop,
 		holders: make(map[string]*holder),
 	}
-	n, err := e.running(ctx)
+	err := e.usable()
 	if err == nil {
-		_, err = n.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+		_, err = e.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
 			Bucket: cfg.Bucket, TTL: cfg.TTL, Storage: jetstream.MemoryStorage, Replicas: e.cfg.Replicas,
 		})
 	}
@@ -93,37 +91,35 @@ func (l *Leases) Close() {
 	l.runs.Wait()
 }
 
-// bucket returns the bucket by way of what runs now.
-func (l *Leases) bucket(ctx context.Context) (jetstream.KeyValue, *node, error) {
-	n, err := l.engine.running(ctx)
-	if err != nil {
-		return nil, nil, err
+// bucket returns the bucket.
+func (l *Leases) bucket(ctx context.Context) (jetstream.KeyValue, error) {
+	if err := l.engine.usable(); err != nil {
+		return nil, err
 	}
 	l.mu.Lock()
 	kv := l.kv
-	if l.node != n {
-		kv = nil
-	}
 	l.mu.Unlock()
-	if kv == nil {
-		if kv, err = n.js.KeyValue(ctx, l.cfg.Bucket); err != nil {
-			return nil, nil, err
-		}
-		l.mu.Lock()
-		l.kv, l.node = kv, n
-		l.mu.Unlock()
+	if kv != nil {
+		return kv, nil
 	}
-	return kv, n, nil
+	kv, err := l.engine.js.KeyValue(ctx, l.cfg.Bucket)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.kv = kv
+	return kv, nil
 }
 
 // watch keeps holders up to date until ctx ends.
 func (l *Leases) watch(ctx context.Context) {
 	for ctx.Err() == nil {
-		kv, n, err := l.bucket(ctx)
+		kv, err := l.bucket(ctx)
 		switch {
 		case err == nil:
-			l.watchOf(ctx, kv, n)
-		case errors.Is(err, ErrClosed):
+			l.watchOnce(ctx, kv)
+		case errors.Is(err, eventlog.ErrClosed):
 			return
 		}
 		select {
@@ -133,9 +129,9 @@ func (l *Leases) watch(ctx context.Context) {
 	}
 }
 
-// watchOf watches by way of n, as long as that lives. A holder is heard of three
+// watchOnce watches as long as it hears something. A holder is heard of three
 // times in its TTL: after silence the watch may be of a server that is gone.
-func (l *Leases) watchOf(ctx context.Context, kv jetstream.KeyValue, n *node) {
+func (l *Leases) watchOnce(ctx context.Context, kv jetstream.KeyValue) {
 	w, err := kv.WatchAll(ctx)
 	if err != nil {
 		return
@@ -158,8 +154,6 @@ func (l *Leases) watchOf(ctx context.Context, kv jetstream.KeyValue, n *node) {
 			}
 			silence.Reset(l.cfg.TTL / 2)
 		case <-silence.C:
-			return
-		case <-n.failed:
 			return
 		case <-ctx.Done():
 			return
@@ -259,7 +253,7 @@ func (l *Leases) Acquire(ctx context.Context, name string) (*Lease, error) {
 // try returns the lease if it is free, else nil. One that it took without
 // knowing runs out by itself.
 func (l *Leases) try(ctx context.Context, name string) *Lease {
-	kv, _, err := l.bucket(ctx)
+	kv, err := l.bucket(ctx)
 	if err != nil {
 		return nil
 	}
@@ -294,7 +288,7 @@ func (h *Lease) Held() bool {
 func (h *Lease) Release(ctx context.Context) {
 	h.stop()
 	<-h.lost
-	if kv, _, err := h.leases.bucket(ctx); err == nil {
+	if kv, err := h.leases.bucket(ctx); err == nil {
 		_ = kv.Delete(ctx, h.name, jetstream.LastRevision(h.revision))
 	}
 }
@@ -337,7 +331,7 @@ var errTaken = errors.New("eventlog: the lease is another's")
 // extend writes the lease anew. Of one whose outcome is unknown the next finds
 // another revision, but the same owner.
 func (h *Lease) extend(ctx context.Context) error {
-	kv, _, err := h.leases.bucket(ctx)
+	kv, err := h.leases.bucket(ctx)
 	if err != nil {
 		return err
 	}

@@ -286,7 +286,7 @@ func (e *Engine) drop(g *group, s *store) error {
 	return nil
 }
 
-// Logs returns the names of all logs, sorted.
+// Logs implements eventlog.Engine.
 func (e *Engine) Logs(context.Context) ([]string, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -364,6 +364,11 @@ func read[T any](ctx context.Context, e *Engine, fn func() (T, error)) (T, error
 		err error
 	}
 	var none T
+	select {
+	case <-e.closing:
+		return none, eventlog.ErrClosed
+	default:
+	}
 	select {
 	case e.reads <- struct{}{}:
 	case <-ctx.Done():

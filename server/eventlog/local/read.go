@@ -253,37 +253,34 @@ func (s *store) search(reached func(stored) bool) (uint64, error) {
 
 // ReadKey implements eventlog.Store.
 func (s *store) ReadKey(ctx context.Context, key string, from uint64, limit int, reverse bool) ([]eventlog.Record, error) {
-	records, err := read(ctx, s.engine, func() ([]eventlog.Record, error) {
-		sequences, err := s.find(hashOf(key), from, limit, reverse)
-		if err != nil {
-			return nil, err
-		}
-		records := make([]eventlog.Record, 0, len(sequences))
-		for _, sequence := range sequences {
-			p, err := s.probe(sequence)
-			if isDamage(err) {
-				err = &eventlog.DamagedError{Log: s.name, First: sequence, Last: sequence, Err: err}
-			}
+	records, err := read(ctx, s.engine, func() (records []eventlog.Record, err error) {
+		err = s.find(hashOf(key), from, reverse, func(sequence uint64) (more bool, err error) {
+			p, err := s.probe(sequence) // none when it was removed
 			var gone *eventlog.TruncatedError
-			if err != nil && !errors.As(err, &gone) {
-				return nil, err
+			switch {
+			case errors.As(err, &gone):
+			case isDamage(err):
+				return false, &eventlog.DamagedError{Log: s.name, First: sequence, Last: sequence, Err: err}
+			case err != nil:
+				return false, err
 			}
 			records = append(records, p.records...)
-		}
-		return records, nil
+			return len(records) < limit, nil
+		})
+		return records, err
 	})
 	return records, s.readErr(err)
 }
 
-// find returns the sequences under a key's hash, by the index.
-func (s *store) find(hash [hashBytes]byte, from uint64, limit int, reverse bool) ([]uint64, error) {
+// find calls visit for each sequence that the index has under a key's hash,
+// removed ones among them, until it returns false or an error.
+func (s *store) find(hash [hashBytes]byte, from uint64, reverse bool, visit func(uint64) (bool, error)) error {
 	state := s.State()
 	first, last := max(from, state.First), state.Last
 	if reverse {
 		first, last = state.First, min(from, state.Last)
 	}
-	var found []uint64
-	for first <= last && len(found) < limit {
+	for more := true; more && first <= last; {
 		// The part of the range that lies in one bucket.
 		low, high := first, min(last, first|(1<<indexBits-1))
 		if reverse {
@@ -294,28 +291,21 @@ func (s *store) find(hash [hashBytes]byte, from uint64, limit int, reverse bool)
 			UpperBound: append(indexKey(s.entry.number, hash, high), 0),
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
-		step, valid := iter.Next, iter.First()
+		step, valid := iter.Next, iter.First
 		if reverse {
-			step, valid = iter.Prev, iter.Last()
+			step, valid = iter.Prev, iter.Last
 		}
-		for ; valid && len(found) < limit; valid = step() {
-			if sequence := sequenceOf(iter.Key()); sequence >= low && sequence <= high {
-				found = append(found, sequence)
-			}
+		for ok := valid(); ok && more && err == nil; ok = step() {
+			more, err = visit(sequenceOf(iter.Key()))
 		}
-		if err := errors.Join(iter.Error(), iter.Close()); err != nil {
-			return nil, err
+		if err = errors.Join(err, iter.Error(), iter.Close()); err != nil {
+			return err
 		}
-		if reverse {
-			if low == 0 {
-				break
-			}
-			last = low - 1
-		} else {
-			first = high + 1
+		if first = high + 1; reverse {
+			first, last = state.First, low-1 // low is at least 1
 		}
 	}
-	return found, nil
+	return nil
 }

@@ -106,7 +106,7 @@ func (w *sweeper) sweepLog(s *store, now time.Time, believed bool) error {
 	if err := failpoint.Hit("during-retention"); err != nil {
 		return err
 	}
-	return s.Trim(ctx, first)
+	return s.log.Trim(ctx, first) // which lets go of what is in memory, too
 }
 
 // forget removes the identities that are too old to matter. It is the writer's.

@@ -227,10 +227,7 @@ func (s *store) delete(g *group, sequence uint64) error {
 		return eventlog.ErrNotFound
 	}
 	if sequence == c.state.first { // the oldest one: the log begins later then
-		if next, err = s.skipRemoved(keyDeleted, sequence+1, c.state.last); err != nil {
-			return fmt.Errorf("%w: %w", eventlog.ErrUnavailable, err)
-		}
-		return s.trim(g, next)
+		return s.trim(g, sequence+1)
 	}
 	size := uint64(0)
 	v, closer, err := s.engine.db.Get(sequenceKey(keyRecord, s.entry.number, sequence))
@@ -267,6 +264,10 @@ func (s *store) trim(g *group, sequence uint64) error {
 	before := c.state.first
 	if sequence <= before {
 		return nil
+	}
+	sequence, err := s.skipRemoved(keyDeleted, sequence, c.state.last)
+	if err != nil {
+		return fmt.Errorf("%w: %w", eventlog.ErrUnavailable, err)
 	}
 	deleted, deletedBytes, err := s.countDeleted(before, sequence)
 	if err == nil {
