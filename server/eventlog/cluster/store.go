@@ -126,6 +126,10 @@ func (s *store) State() eventlog.State {
 
 // info asks the stream's leader for what it holds.
 func (s *store) info(ctx context.Context, r infoRequest) (streamInfo, error) {
+	s.mu.Lock()
+	s.asked++
+	turn := s.asked
+	s.mu.Unlock()
 	var answer streamInfo
 	if err := s.engine.read.ask(ctx, "$JS.API.STREAM.INFO."+s.cfg.Name, r, &answer); err != nil {
 		return answer, s.engine.cause(err)
@@ -136,7 +140,8 @@ func (s *store) info(ctx context.Context, r infoRequest) (streamInfo, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	found := answer.State
-	if found.Last >= s.state.Last { // else it is older than what is known
+	if found.Last >= s.state.Last && turn > s.told { // else it is older than what is known
+		s.told = turn
 		s.state = eventlog.State{
 			First: found.First, Last: found.Last, Count: found.Messages, Bytes: found.Bytes, Since: found.FirstTime.UTC(),
 		}
