@@ -103,6 +103,9 @@ type Engine interface {
 	// that is open already is returned as it is.
 	Log(ctx context.Context, cfg LogConfig) (*Log, error)
 
+	// Logs returns the names of the logs that there are, sorted.
+	Logs(ctx context.Context) ([]string, error)
+
 	// Remove deletes the log of that name with all its records, for good. A log
 	// that is not there is no error. Nobody may use the Log any more.
 	Remove(ctx context.Context, name string) error

@@ -56,6 +56,9 @@ func NewLog(cfg LogConfig, epoch string, durable uint64, store Store, options Op
 // Name returns the name of the log.
 func (l *Log) Name() string { return l.cfg.Name }
 
+// Config returns what the log was opened with.
+func (l *Log) Config() LogConfig { return l.cfg }
+
 // Epoch returns the name of the log's history: 16 hex digits, chosen when the
 // log is made and again when it goes on after a loss of data. A position means
 // something only together with it.

@@ -259,6 +259,27 @@ func (e *Engine) watch(ctx context.Context) {
 	}
 }
 
+// Logs implements eventlog.Engine. Streams that are not logs are left out.
+func (e *Engine) Logs(ctx context.Context) ([]string, error) {
+	if err := e.usable(); err != nil {
+		return nil, err
+	}
+	bounded, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	var names []string
+	streams := e.js.ListStreams(bounded)
+	for info := range streams.Info() {
+		if info.Config.Metadata[epochKey] != "" {
+			names = append(names, info.Config.Name)
+		}
+	}
+	if err := streams.Err(); err != nil {
+		return nil, e.cause(fmt.Errorf("%w: list the logs: %w", eventlog.ErrUnavailable, err))
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
 // Remove implements eventlog.Engine.
 func (e *Engine) Remove(ctx context.Context, name string) error {
 	if err := e.usable(); err != nil {

@@ -28,6 +28,8 @@ type store struct {
 	state   eventlog.State // as the leader told, and what was appended since
 	removed removals
 	own     bool               // appended to since the leader was asked
+	asked   uint64             // how often the leader was asked
+	told    uint64             // which of its answers state is
 	heard   *nats.Subscription // of the end; nil when the log is not followed
 
 	leader, replicas         string    // as of then, for people
