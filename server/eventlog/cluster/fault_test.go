@@ -319,3 +319,36 @@ func TestStalledConnection(t *testing.T) {
 	})
 	until(t, func() bool { return e.Err() == nil })
 }
+
+// TestPurgedRecordStaysPurged trims a log so that only deleted records are left,
+// after which nats-server 2.15.2 brought a purged one back when it was read.
+func TestPurgedRecordStaysPurged(t *testing.T) {
+	nats := natstest.StartOne(t, nil)
+	e := openEngine(t, Config{URL: nats.URL, Replicas: 1})
+	l := openLog(t, e, eventlog.LogConfig{Deletes: true})
+	add := func() {
+		t.Helper()
+		if _, err := l.Append(t.Context(), eventlog.Record{Subject: "a.b", Key: "l", Data: []byte("x")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 8 {
+		add()
+	}
+	if err := errors.Join(l.Trim(t.Context(), 6), l.Delete(t.Context(), 7), l.Delete(t.Context(), 8), l.Trim(t.Context(), 8)); err != nil {
+		t.Fatal(err)
+	}
+	if end := endOf(t, l); end != 8 || l.State().First != 9 {
+		t.Errorf("State() = %+v, the end %d, want nothing up to 8", l.State(), end)
+	}
+	add()
+	for range 3 {
+		got, err := l.ReadKey(t.Context(), "l", 0, 10, false)
+		if err != nil || len(got) != 1 || got[0].Sequence != 9 {
+			t.Errorf("ReadKey() = %v, %v, want record 9", got, err)
+		}
+		if end := endOf(t, l); end != 9 || l.State().First != 9 || l.State().Count != 1 {
+			t.Errorf("State() = %+v, want record 9", l.State())
+		}
+	}
+}

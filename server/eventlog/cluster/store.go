@@ -255,12 +255,20 @@ func (s *store) Trim(ctx context.Context, sequence uint64) error {
 	if err := s.engine.usable(); err != nil {
 		return err
 	}
-	if sequence > s.log.Durable()+1 { // a purge beyond the end would move the end
+	if s.cfg.Deletes || sequence > s.log.Durable()+1 {
 		last, err := s.refresh(ctx)
+		if err == nil {
+			err = s.learn(ctx)
+		}
 		if err != nil {
 			return err
 		}
-		sequence = min(sequence, last+1)
+		// A purge beyond the end would move the end. One that leaves nothing but
+		// deleted records must go up to there: nats-server 2.15 does not keep the
+		// first sequence then, and brings a purged record back at a later read.
+		if sequence > 1 && s.explain(sequence, last) > last {
+			sequence = last + 1
+		}
 	}
 	if sequence <= 1 { // a purge before 0 would remove everything
 		return nil
