@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sluicegate/sluice/server/failpoint"
 	"github.com/sluicegate/sluice/server/ingest"
 )
 
@@ -142,6 +143,7 @@ func (r *reloader) read() reading {
 // decide applies now, or says why not.
 func (r *reloader) decide(now reading) {
 	r.decided = now
+	_ = failpoint.Hit("during-reload")
 	if now.problem == "" {
 		if err := r.apply(now.sources); err != nil {
 			now.problem = fmt.Sprintf("sources: %v", err)

@@ -21,6 +21,7 @@ import (
 
 	"github.com/sluicegate/sluice/server/drift"
 	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/failpoint"
 	"github.com/sluicegate/sluice/server/group"
 	"github.com/sluicegate/sluice/server/ingest"
 	"github.com/sluicegate/sluice/server/quarantine"
@@ -344,6 +345,7 @@ func (s *Server) drain() error {
 
 	close(s.draining) // 1. not ready, and subscriptions end with a cursor to resume from
 	s.health.Shutdown()
+	_ = failpoint.Hit("during-drain")
 	err := errors.Join( // 2. from the outside in; /readyz answers while callbacks finish
 		named("callbacks", stopHTTP(clients, s.callbackHTTP)),
 		named("http", stopHTTP(clients, s.apiHTTP)),

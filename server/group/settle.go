@@ -10,6 +10,7 @@ import (
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/apierror"
+	"github.com/sluicegate/sluice/server/failpoint"
 	"github.com/sluicegate/sluice/server/group/schedule"
 )
 
@@ -116,6 +117,7 @@ func checkReason(reason, field string) error {
 
 // settle takes a batch of verdicts, and returns what becomes of them.
 func (c *core) settle(batch []settlement) []*sluicev1.SettlementResult {
+	_ = failpoint.Hit("after-deliver-before-ack")
 	results := make([]*sluicev1.SettlementResult, len(batch))
 	for i, item := range batch {
 		outcome := c.scheduler.Settle(item.lease, item.verdict)

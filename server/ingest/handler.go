@@ -19,6 +19,7 @@ import (
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/apierror"
 	"github.com/sluicegate/sluice/server/callback"
+	"github.com/sluicegate/sluice/server/failpoint"
 )
 
 // An answer is what the vendor is told. It never holds anything of a request.
@@ -128,7 +129,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		hangUp(w)
 		h.refuse(w, rejectedRead, answerBad)
 	default:
-		h.gateway.ServeHTTP(w, call(r, body))
+		_ = failpoint.Hit("after-read")
+		h.gateway.ServeHTTP(failpoint.Response("mid-response", w), call(r, body))
 	}
 }
 

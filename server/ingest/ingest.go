@@ -41,6 +41,7 @@ import (
 	"github.com/sluicegate/sluice/server/apierror"
 	"github.com/sluicegate/sluice/server/callback"
 	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/failpoint"
 )
 
 const (
@@ -186,6 +187,7 @@ func (s *Service) ReceiveCallback(
 		return nil, errMediaType
 	}
 	s.metrics.lastCallback.WithLabelValues(route.Name).Set(float64(now.Unix()))
+	_ = failpoint.Hit("after-auth")
 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
 	defer cancel()

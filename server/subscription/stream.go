@@ -13,6 +13,7 @@ import (
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/apierror"
 	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/failpoint"
 	"github.com/sluicegate/sluice/server/record"
 )
 
@@ -288,6 +289,7 @@ func (st *stream) flush() error {
 	if len(st.pending) == 0 {
 		return nil
 	}
+	_ = failpoint.Hit("before-deliver")
 	err := st.send(&sluicev1.SubscribeResponse{
 		Frame: &sluicev1.SubscribeResponse_Events{Events: &sluicev1.EventBatch{Events: st.pending}},
 	})
