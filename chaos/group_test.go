@@ -24,6 +24,7 @@ type crew struct {
 	seen    map[string]int  // by the vendor's id: how often delivered
 	settled map[string]bool // acked, and told that it is done
 	after   map[string]int  // deliveries after that
+	enough  int             // of seen, to end work; 0 is never
 }
 
 func newCrew() *crew {
@@ -31,7 +32,7 @@ func newCrew() *crew {
 }
 
 // createGroup makes the consumer group that reads all.
-func (g *gateway) createGroup() {
+func (g *gateway) createGroup(order sluicev1.Order) {
 	g.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -39,6 +40,7 @@ func (g *gateway) createGroup() {
 		ConsumerGroupId: groupID,
 		ConsumerGroup: &sluicev1.ConsumerGroup{
 			Start: &sluicev1.Position{At: &sluicev1.Position_Anchor{Anchor: sluicev1.Anchor_ANCHOR_EARLIEST}},
+			Order: order,
 			Lease: &sluicev1.LeasePolicy{Duration: durationpb.New(time.Second)},
 		},
 	})
@@ -52,9 +54,9 @@ func (g *gateway) createGroup() {
 func (c *crew) work(ctx context.Context, g *gateway, member string, idle time.Duration, most int) error {
 	client := sluicev1.NewConsumerServiceClient(g.dial())
 	last := time.Now()
-	for done := 0; ctx.Err() == nil && g.alive() && (most == 0 || done < most); {
+	for done := 0; ctx.Err() == nil && g.alive() && (most == 0 || done < most) && !c.sated(); {
 		res, err := client.Pull(ctx, &sluicev1.PullRequest{
-			ConsumerGroupId: groupID, Member: member, MaxEvents: 50, IncludeRaw: true, Wait: durationpb.New(200 * time.Millisecond),
+			ConsumerGroupId: groupID, Member: member, MaxEvents: 100, IncludeRaw: true, Wait: durationpb.New(200 * time.Millisecond),
 		})
 		if err != nil {
 			return err
@@ -72,6 +74,23 @@ func (c *crew) work(ctx context.Context, g *gateway, member string, idle time.Du
 		done += len(res.GetDeliveries())
 	}
 	return ctx.Err()
+}
+
+func (c *crew) sated() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.enough > 0 && len(c.seen) >= c.enough
+}
+
+// deadLetters returns the sequences of the group's dead letters.
+func (g *gateway) deadLetters(ctx context.Context) (map[uint64]bool, error) {
+	res, err := sluicev1.NewConsumerGroupServiceClient(g.dial()).ListDeadLetters(ctx,
+		&sluicev1.ListDeadLettersRequest{ConsumerGroupId: groupID, PageSize: 1000})
+	all := map[uint64]bool{}
+	for _, letter := range res.GetDeadLetters() {
+		all[letter.GetEvent().GetSequence()] = true
+	}
+	return all, err
 }
 
 // settle notes and acks deliveries.

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 )
 
 // A killPoint is a place at which the gateway is killed, and what leads there.
@@ -51,7 +53,7 @@ func TestKill(t *testing.T) {
 func killAt(t *testing.T, point killPoint) {
 	dir, l, c := t.TempDir(), newLedger(t), newCrew()
 	g := start(t, dir, options{args: point.args})
-	g.createGroup()
+	g.createGroup(sluicev1.Order_ORDER_UNSPECIFIED)
 	l.run(g, load{chats: 4, each: 50, size: 512})
 	g.stop()
 

@@ -4,6 +4,7 @@ package chaos
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -88,6 +89,7 @@ type load struct {
 	size        int              // bytes of text
 	pace        time.Duration    // between two callbacks of a chat
 	until       func() bool      // ends it early
+	limit       time.Duration    // ends it, too; 0 is a minute
 	after       func(status int) // told of each answer
 }
 
@@ -99,10 +101,11 @@ func (l *ledger) run(g *gateway, what load) {
 	prefix := "m" + strconv.Itoa(l.loads)
 	l.mu.Unlock()
 	var chats sync.WaitGroup
+	end := time.Now().Add(cmp.Or(what.limit, time.Minute))
 	for c := range what.chats {
 		chats.Go(func() {
 			for n := range what.each {
-				if what.until != nil && what.until() {
+				if time.Now().After(end) || what.until != nil && what.until() {
 					return
 				}
 				chat := fmt.Sprintf("chat-%02d", c)

@@ -5,12 +5,14 @@
 package chaos
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -50,6 +52,10 @@ func run(m *testing.M) int {
 	if err := build(binary, "-tags", "failpoints"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
+	}
+	flag.Parse()
+	if one := flag.Lookup("test.run").Value.String(); one == "" || strings.Contains(one, "Clock") {
+		go withClock() // beside the rows that wait for a disk most of the time
 	}
 	return m.Run()
 }

@@ -30,8 +30,9 @@ type disk struct {
 	gone   bool // cut, or unmounted
 }
 
-// newDisk makes a disk of so many MiB with an empty file system, mounted.
-func newDisk(t *testing.T, mib int) *disk {
+// newDisk makes a disk of so many MiB with an empty file system, mounted. More
+// is what nbdkit is told beside: a filter and its settings.
+func newDisk(t *testing.T, mib int, more ...string) *disk {
 	t.Helper()
 	needs(t, "nbdkit", "nbdfuse", "fusermount3", "mkfs.ext4")
 	d := &disk{t: t, base: t.TempDir()}
@@ -42,8 +43,12 @@ func newDisk(t *testing.T, mib int) *disk {
 		}
 	}
 	pidFile, device := filepath.Join(d.base, "pid"), filepath.Join(d.base, "nbd", "disk")
-	d.fuse = exec.Command("nbdfuse", device, "[", "nbdkit", "-f", "--pidfile", pidFile,
-		"--filter=cache", "file", d.image(), "cache=writeback", "]")
+	args := []string{device, "[", "nbdkit", "-f", "--pidfile", pidFile}
+	if len(more) > 0 {
+		args, more = append(args, more[0]), more[1:]
+	}
+	args = append(append(args, "--filter=cache", "file", d.image(), "cache=writeback"), more...)
+	d.fuse = exec.Command("nbdfuse", append(args, "]")...)
 	var said bytes.Buffer
 	d.fuse.Stdout, d.fuse.Stderr = &said, &said
 	if err := d.fuse.Start(); err != nil {
