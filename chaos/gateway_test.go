@@ -148,12 +148,12 @@ func (g *gateway) alive() bool {
 }
 
 // await waits for the process to end.
-func (g *gateway) await(limit time.Duration) {
+func (g *gateway) await() {
 	g.t.Helper()
 	select {
 	case <-g.ended:
-	case <-time.After(limit):
-		g.t.Fatalf("the gateway has not ended within %v", limit)
+	case <-time.After(patience):
+		g.t.Fatalf("the gateway has not ended within %v", patience)
 	}
 }
 
@@ -174,7 +174,7 @@ func (g *gateway) kill() {
 func (g *gateway) stop() {
 	g.t.Helper()
 	_ = g.cmd.Process.Signal(syscall.SIGTERM)
-	g.await(patience)
+	g.await()
 	if code := g.code(); code != 0 {
 		g.t.Fatalf("stopped with code %d; its log:\n%s", code, tail(g.logged(), 4096))
 	}

@@ -69,7 +69,7 @@ func killAt(t *testing.T, point killPoint) {
 			point.drive(g)
 		}
 		wait()
-		g.await(patience)
+		g.await()
 		quit()
 	} else {
 		close(w.done)

@@ -59,7 +59,7 @@ func newLedger(t *testing.T) *ledger {
 	return &ledger{
 		file: file, posts: map[string]*posted{}, forged: map[string]bool{}, answers: map[int]int{},
 		client: &http.Client{
-			Timeout:   time.Minute, // what must be sooner is checked
+			Timeout:   15 * time.Second, // what must be sooner is checked
 			Transport: &http.Transport{MaxIdleConnsPerHost: 64},
 		},
 	}

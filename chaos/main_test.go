@@ -24,13 +24,13 @@ var binary string
 var long = os.Getenv("CHAOS") == "long"
 
 // seed is what every random choice follows from. CHAOS_SEED repeats a run.
-var seed = uint64(time.Now().UnixNano()) //nolint:gosec // any number will do
+var seed = uint64(time.Now().UnixNano())
 
 // patience bounds what should happen soon: a test that waits so long has
 // failed.
 const patience = 20 * time.Second
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) { os.Exit(run(m)) } //nolint:forbidigo // the code is what tests report
 
 func run(m *testing.M) int {
 	if s := os.Getenv("CHAOS_SEED"); s != "" {
@@ -122,11 +122,9 @@ func within(limit time.Duration, ok func() bool) bool {
 }
 
 // command runs a program of the system to its end.
-func command(t *testing.T, name string, args ...string) string {
+func command(t *testing.T, name string, args ...string) {
 	t.Helper()
-	out, err := exec.Command(name, args...).CombinedOutput()
-	if err != nil {
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
 		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
 	}
-	return string(out)
 }

@@ -219,13 +219,6 @@ func (w *watcher) close() []event {
 	return w.events
 }
 
-// count returns how many events have come so far.
-func (w *watcher) count() int {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return len(w.events)
-}
-
 // A prober asks for /readyz all the time.
 type prober struct {
 	t       *testing.T

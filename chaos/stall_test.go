@@ -52,7 +52,7 @@ func stall(t *testing.T, d time.Duration) {
 	}
 	l.mustAnswerSoon(t)
 	if !stillUp || !within(3*time.Second, func() bool { code, _ := g.ready(); return code == http.StatusOK }) {
-		g.await(patience)
+		g.await()
 		g.mustFailed()
 		t.Logf("it stopped %v after the disk did", g.endedAt.Sub(stopped))
 		g = start(t, disk.dir, options{})
