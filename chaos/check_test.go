@@ -4,6 +4,7 @@ package chaos
 
 import (
 	"fmt"
+	"os/exec"
 	"testing"
 )
 
@@ -92,6 +93,15 @@ func (l *ledger) checkDelivered(p *problems, r reading, delivered []event) {
 		if now, ok := bySeq[e.seq]; now != e && (ok || e.seq >= r.first && !r.damaged(e.seq)) {
 			p.add("I10: %d was delivered as %s and is %q now", e.seq, e.id, now.id)
 		}
+	}
+}
+
+// mustVerify has the command check the directory of a gateway that has ended.
+func (l *ledger) mustVerify(t *testing.T, dir string) {
+	t.Helper()
+	out, err := exec.Command(binary, "verify", "--data-dir", dir, "--ledger", l.sync(t)).CombinedOutput()
+	if err != nil {
+		t.Errorf("verify: %v\n%s", err, tail(string(out), 2000))
 	}
 }
 

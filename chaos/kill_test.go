@@ -88,5 +88,8 @@ func killAt(t *testing.T, point killPoint) {
 		c.check(t, l)
 	}
 	g.stop()
+	if r.first <= 1 {
+		l.mustVerify(t, dir)
+	}
 	t.Logf("%s: %v; %d delivered before", point.name, l, len(delivered))
 }

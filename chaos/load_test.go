@@ -24,11 +24,12 @@ import (
 
 // A posted is a callback of the load, and what the vendor knows of it.
 type posted struct {
-	ID, Chat string
-	Number   int    // within the chat, in the order of the first attempts
-	Hash     string // of the body as it must be stored
-	Tries    int
-	Acked    bool // answered errcode 0
+	ID     string `json:"message_id"`
+	Chat   string `json:"chat"`
+	Number int    // within the chat, in the order of the first attempts
+	Hash   string // of the body as it must be stored
+	Tries  int
+	Acked  bool // answered errcode 0
 
 	body      []byte
 	malformed bool // not JSON: it belongs into the quarantine
@@ -170,8 +171,9 @@ func (l *ledger) post(g *gateway, p *posted) int {
 	l.slowest = max(l.slowest, took)
 	if status == http.StatusOK {
 		p.Acked, l.lastAck = true, time.Now()
-		line, _ := json.Marshal(p)
-		_, _ = l.file.Write(append(line, '\n'))
+		if line, err := json.Marshal(p); err == nil && !p.malformed {
+			_, _ = l.file.Write(append(line, '\n')) // for verify --ledger
+		}
 	}
 	return status
 }

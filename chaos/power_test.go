@@ -44,5 +44,6 @@ func powerCut(t *testing.T) {
 	l.retry(t, g)
 	l.mustHold(g, delivered)
 	g.stop()
+	l.mustVerify(t, dir)
 	t.Logf("power cut: %v; %d delivered before", l, len(delivered))
 }

@@ -22,11 +22,11 @@ const (
 )
 
 // retryable reports whether what ended a stream may pass by itself. What the
-// request is at fault for does not.
+// request is at fault for does not, nor does damage to what is stored.
 func retryable(err error) bool {
 	switch status.Code(err) {
 	case codes.InvalidArgument, codes.OutOfRange, codes.FailedPrecondition, codes.NotFound,
-		codes.PermissionDenied, codes.Unauthenticated, codes.Unimplemented:
+		codes.PermissionDenied, codes.Unauthenticated, codes.Unimplemented, codes.DataLoss:
 		return false
 	default:
 		return true

@@ -61,9 +61,10 @@ type SubscribeOptions struct {
 	// Name is what the server's log calls this reader; at most 128 bytes.
 	Name string
 
-	// OnGap is called when retention removed events before they could be read;
-	// the subscription then goes on with the oldest event held. When it is nil,
-	// the subscription ends instead, with CURSOR_TOO_OLD.
+	// OnGap is called when retention removed events before they could be read, or
+	// stored ones are damaged: the gap's reason says which. The subscription then
+	// goes on behind the gap. When it is nil, the subscription ends instead, with
+	// CURSOR_TOO_OLD or EVENT_DAMAGED.
 	OnGap func(*sluicev1.Gap)
 
 	// OnConnect is called each time the server has accepted the subscription,

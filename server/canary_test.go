@@ -27,6 +27,7 @@ import (
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server"
 	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/eventlog/local"
 	"github.com/sluicegate/sluice/server/record"
 )
 
@@ -217,7 +218,7 @@ func storeOld(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	engine, err := eventlog.Open(t.Context(), eventlog.Config{Dir: dir})
+	engine, err := local.Open(t.Context(), local.Config{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}

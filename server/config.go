@@ -8,13 +8,13 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/sluicegate/sluice/server/eventlog"
 	"github.com/sluicegate/sluice/server/ingest"
 )
 
@@ -22,9 +22,14 @@ import (
 // the zero Config is not valid. What each field is for, and how a file, a
 // variable or a flag sets it, is in Settings.
 type Config struct {
-	DataDir         string // unused with NATSURL
-	NATSURL         URL    // "" is the embedded server
-	NATSCredentials string // "" is none
+	// The log is in DataDir, in the local engine, or with a NATSURL in that
+	// cluster, in the cluster engine. What is of the other engine must be unset,
+	// but for DataDir.
+	DataDir             string
+	WALFailoverDir      string // local; "" is none
+	NATSURL             URL    // "" is the local engine
+	NATSCredentials     string // cluster; "" is none
+	AcceptUnsyncedNodes bool   // cluster
 
 	CallbackAddr string // host:port; port 0 is any free one, as in the next two
 	GRPCAddr     string
@@ -38,7 +43,6 @@ type Config struct {
 
 	MaxBody       Size // of a callback
 	CommitTimeout time.Duration
-	Sync          eventlog.SyncMode // "" is the best that the system has
 	DedupeWindow  time.Duration
 
 	MaxAge   time.Duration // 0 is for ever
@@ -113,7 +117,7 @@ func DefaultConfig() Config {
 		HTTPAddr:           "127.0.0.1:9091",
 		MaxBody:            1 << 20, // 1 MiB
 		CommitTimeout:      3 * time.Second,
-		DedupeWindow:       30 * time.Minute,
+		DedupeWindow:       24 * time.Hour,
 		MaxAge:             7 * 24 * time.Hour,
 		OnFull:             OnFullReject,
 		MinFree:            256 << 20, // 256 MiB
@@ -142,17 +146,19 @@ func (c Config) Validate() error {
 	var p problems
 	if c.NATSURL == "" {
 		p.when(c.DataDir == "", "data_dir", "must be set")
-		p.when(c.NATSCredentials != "", "nats_credentials", "is for an external server, but nats_url is not set")
-		p.when(c.AdvertiseAddr != "", "advertise_addr", "is for several gateways of one external cluster, but nats_url is not set")
+		p.when(c.NATSCredentials != "", "nats_credentials", "is for a log in a cluster, but nats_url is not set")
+		p.when(c.AcceptUnsyncedNodes, "accept_unsynced_nodes", "is for a log in a cluster, but nats_url is not set")
+		p.when(c.AdvertiseAddr != "", "advertise_addr", "is for several gateways of one cluster, but nats_url is not set")
+		p.when(within(c.WALFailoverDir, c.DataDir) || within(c.DataDir, c.WALFailoverDir), "wal_failover_dir",
+			"%s and data_dir (%s) must be apart, on different disks", c.WALFailoverDir, c.DataDir)
 	} else {
+		p.when(c.WALFailoverDir != "", "wal_failover_dir", "is for a log in data_dir, but nats_url is set")
 		for part := range strings.SplitSeq(string(c.NATSURL), ",") {
 			u, err := url.Parse(strings.TrimSpace(part))
 			// The error's text holds the URL, and that may hold a password.
 			p.when(err != nil || u.Host == "", "nats_url", "is no URL such as nats://host:4222")
 		}
 	}
-	p.when(c.Sync != "" && c.Sync != eventlog.SyncGroup && c.Sync != eventlog.SyncAlways,
-		"sync", "%q is neither group nor always", c.Sync)
 
 	p.address("callback_addr", c.CallbackAddr)
 	p.address("grpc_addr", c.GRPCAddr)
@@ -192,6 +198,21 @@ func (c Config) Validate() error {
 
 	p.when(c.LogFormat != LogText && c.LogFormat != LogJSON, "log_format", "%q is neither text nor json", c.LogFormat)
 	return errors.Join(p...)
+}
+
+// within reports whether a directory is another one, or below it. Neither may be
+// there yet.
+func within(dir, other string) bool {
+	if dir == "" || other == "" {
+		return false
+	}
+	a, errA := filepath.Abs(dir)
+	b, errB := filepath.Abs(other)
+	if errA != nil || errB != nil {
+		return false // the working directory is gone: opening the log says so
+	}
+	below, err := filepath.Rel(b, a)
+	return err == nil && filepath.IsLocal(below)
 }
 
 // problems collects what is wrong.

@@ -40,7 +40,19 @@ func TestConfigValidate(t *testing.T) {
 			edit: func(c *Config) { c.NATSURL, c.AdvertiseAddr = "nats://a:4222", "0.0.0.0:9090" },
 			want: []string{`advertise_addr: "0.0.0.0:9090"`},
 		},
-		"sync":             {edit: func(c *Config) { c.Sync = "never" }, want: []string{`sync: "never"`}},
+		"WAL failover": {edit: func(c *Config) { c.WALFailoverDir = "/other/disk" }},
+		"WAL failover to data_dir": {
+			edit: func(c *Config) { c.WALFailoverDir = "./data/" }, want: []string{"wal_failover_dir: ./data/ and data_dir (data)"},
+		},
+		"WAL failover below data_dir": {edit: func(c *Config) { c.WALFailoverDir = "data/wal" }, want: []string{"wal_failover_dir: "}},
+		"WAL failover above data_dir": {edit: func(c *Config) { c.WALFailoverDir = "." }, want: []string{"wal_failover_dir: "}},
+		"settings of the other engine": {
+			edit: func(c *Config) { c.AcceptUnsyncedNodes = true }, want: []string{"accept_unsynced_nodes: is for a log in a cluster"},
+		},
+		"settings of the local engine": {
+			edit: func(c *Config) { c.NATSURL, c.WALFailoverDir = "nats://host:4222", "/other/disk" },
+			want: []string{"wal_failover_dir: is for a log in data_dir"},
+		},
 		"address":          {edit: func(c *Config) { c.GRPCAddr = "9090" }, want: []string{`grpc_addr: "9090"`}},
 		"port":             {edit: func(c *Config) { c.HTTPAddr = "127.0.0.1:70000" }, want: []string{`http_addr: "127.0.0.1:70000"`}},
 		"tiny body":        {edit: func(c *Config) { c.MaxBody = 100 }, want: []string{"max_body: 100 is not between 1KiB and 16MiB"}},
@@ -261,7 +273,7 @@ func TestLoadConfigProblems(t *testing.T) {
 			in: Inputs{
 				File:    writeFile(t, "data_dri: x\nmax_body: 1Mb5\nlog: {level: debug}\nnats_url:\n"),
 				Environ: []string{"SLUICE_GRPC_ADR=:1", "SLUICE_DRAIN_TIMEOUT=15"},
-				Flags:   map[string]string{"log_format": "xml", "sync": "maybe"},
+				Flags:   map[string]string{"log_format": "xml", "on_full": "maybe"},
 			},
 			want: []string{
 				"unknown key data_dri, did you mean data_dir?",
@@ -270,7 +282,7 @@ func TestLoadConfigProblems(t *testing.T) {
 				`max_body (from file `, `"1Mb5" is no size`,
 				"nats_url (from file ", "has no value",
 				`drain_timeout (from SLUICE_DRAIN_TIMEOUT): "15" is no duration`,
-				`log_format: "xml"`, `sync: "maybe"`,
+				`log_format: "xml"`, `on_full: "maybe"`,
 			},
 		},
 		"no file":         {in: Inputs{File: "/nowhere.yaml"}, want: []string{"--config: open /nowhere.yaml"}},

@@ -70,6 +70,7 @@ func newGateway(ctx context.Context, conn *grpc.ClientConn) (http.Handler, error
 		sluicev1.RegisterDriftServiceHandler(ctx, mux, conn),
 		sluicev1.RegisterConsumerServiceHandler(ctx, mux, conn),
 		sluicev1.RegisterConsumerGroupServiceHandler(ctx, mux, conn),
+		sluicev1.RegisterLogServiceHandler(ctx, mux, conn),
 	); err != nil {
 		return nil, err
 	}

@@ -43,6 +43,7 @@ type services struct {
 	drift      sluicev1.DriftServiceServer
 	groups     sluicev1.ConsumerGroupServiceServer
 	workers    sluicev1.ConsumerServiceServer
+	logs       sluicev1.LogServiceServer
 }
 
 // eventService is EventService, of which one call is not only a reader's.
@@ -66,6 +67,7 @@ func newGRPC(maxBody Size, ch chain, all services, extra ...grpc.ServerOption) *
 	sluicev1.RegisterDriftServiceServer(srv, all.drift)
 	sluicev1.RegisterConsumerServiceServer(srv, all.workers)
 	sluicev1.RegisterConsumerGroupServiceServer(srv, all.groups)
+	sluicev1.RegisterLogServiceServer(srv, all.logs)
 	return srv
 }
 

@@ -37,6 +37,7 @@ func (s *Server) watchHealth(ctx context.Context) {
 	for {
 		now := s.ready()
 		switch {
+		case s.failed(): // Run says so
 		case now != nil && was == nil:
 			s.logger.Error("not ready: callbacks are answered 503", "err", now)
 		case now == nil && was != nil:
@@ -65,6 +66,7 @@ func (s *Server) reportHealth(notReady error) {
 		sluicev1.EventService_ServiceDesc.ServiceName,
 		sluicev1.QuarantineService_ServiceDesc.ServiceName,
 		sluicev1.DriftService_ServiceDesc.ServiceName,
+		sluicev1.LogService_ServiceDesc.ServiceName,
 	} {
 		s.health.SetServingStatus(service, serving)
 	}

@@ -145,7 +145,7 @@ func (l requestLog) around(ctx context.Context, c call, next func(context.Contex
 	attrs := []slog.Attr{slog.String("code", code.String()), slog.Duration("duration", time.Since(start))}
 	if code == codes.Internal || code == codes.Unknown || code == codes.DataLoss {
 		level = slog.LevelError
-		attrs = append(attrs, slog.Any("err", err))
+		attrs = append(attrs, slog.String("err", err.Error())) // what the storage says would print its stack
 		if p := (*panicError)(nil); errors.As(err, &p) {
 			attrs = append(attrs, slog.String("stack", string(p.stack)))
 		}

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"errors"
 	"time"
 
@@ -44,9 +43,6 @@ type logCollector struct {
 	logs map[string]*eventlog.Log // by the value of the label
 }
 
-// stateTimeout bounds what a scrape waits for a log.
-const stateTimeout = time.Second
-
 var (
 	logLabel     = []string{"log"}
 	logFirstDesc = prometheus.NewDesc("sluice_server_log_first_sequence",
@@ -68,15 +64,10 @@ func (c logCollector) Describe(to chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect implements prometheus.Collector. A log that cannot tell leaves a gap.
+// Collect implements prometheus.Collector.
 func (c logCollector) Collect(to chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), stateTimeout)
-	defer cancel()
 	for name, l := range c.logs {
-		state, err := l.State(ctx)
-		if err != nil {
-			continue
-		}
+		state := l.State()
 		age := 0.0
 		if !state.Since.IsZero() {
 			age = max(0, time.Since(state.Since).Seconds())

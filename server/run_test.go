@@ -12,6 +12,7 @@ import (
 
 	"github.com/sluicegate/sluice/server"
 	"github.com/sluicegate/sluice/server/servertest"
+	"github.com/sluicegate/sluice/server/servertest/damage"
 )
 
 func TestPortInUse(t *testing.T) {
@@ -41,21 +42,26 @@ func TestDataLoss(t *testing.T) {
 	srv := servertest.Start(t)
 	srv.MustPost("/message", callback)
 	srv.Stop()
-	files, err := filepath.Glob(filepath.Join(srv.Config.DataDir, "jetstream", "*", "streams", "EVENTS", "msgs", "*"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("found %d files to remove, %v", len(files), err)
-	}
-	for _, file := range files {
-		if err := os.Remove(file); err != nil {
-			t.Fatal(err)
-		}
-	}
-	_, err = server.New(t.Context(), srv.Config, slog.New(slog.DiscardHandler))
-	if err == nil || !strings.Contains(err.Error(), "--accept-data-loss") {
+	damage.Lose(t, srv.Config.DataDir)
+	_, err := server.New(t.Context(), srv.Config, slog.New(slog.DiscardHandler))
+	if err == nil || !strings.Contains(err.Error(), "--accept-data-loss") || !server.IsDataLoss(err) {
 		t.Fatalf("New() = %v, want it to name --accept-data-loss", err)
 	}
 	srv.Config.AcceptDataLoss = true
 	srv.Restart()
+}
+
+// TestOldLayout holds that a directory of the earlier layout is refused in one
+// sentence.
+func TestOldLayout(t *testing.T) {
+	cfg := testConfig(t)
+	if err := os.Mkdir(filepath.Join(cfg.DataDir, "jetstream"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, err := server.New(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	if err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), cfg.DataDir) {
+		t.Errorf("New() = %v, want one line that names the directory", err)
+	}
 }
 
 func TestBadConfig(t *testing.T) {

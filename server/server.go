@@ -14,19 +14,19 @@ import (
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/sluicegate/sluice/server/drift"
 	"github.com/sluicegate/sluice/server/eventlog"
-	"github.com/sluicegate/sluice/server/failpoint"
+	"github.com/sluicegate/sluice/server/eventlog/cluster"
 	"github.com/sluicegate/sluice/server/group"
 	"github.com/sluicegate/sluice/server/ingest"
 	"github.com/sluicegate/sluice/server/quarantine"
 	"github.com/sluicegate/sluice/server/retype"
 	"github.com/sluicegate/sluice/server/subscription"
+	"github.com/sluicegate/sluice/server/verify"
 )
 
 // A Server is the gateway. New makes it and Run serves; every other method is
@@ -34,12 +34,16 @@ import (
 type Server struct {
 	cfg      Config
 	logger   *slog.Logger
-	engine   *eventlog.Engine
+	engine   eventlog.Engine
+	cluster  *cluster.Engine // engine, where it is that; else nil
+	leases   *cluster.Leases // of groups; nil on one machine
 	reloader *reloader
 	health   *health.Server
 	drift    *drift.Service
 	groups   *group.Service
 	draining chan struct{} // closed when the drain begins
+
+	maxRecord int // largest record that engine takes, in bytes
 
 	callbackListener, grpcListener, httpListener net.Listener
 
@@ -55,8 +59,8 @@ type Server struct {
 
 // The two logs of the engine.
 const (
-	eventsLog     = "EVENTS"
-	quarantineLog = "QUARANTINE"
+	eventsLog     = verify.Events
+	quarantineLog = verify.Quarantine
 )
 
 // New opens the log, binds the three listeners and returns a Server that is
@@ -86,9 +90,8 @@ func New(ctx context.Context, cfg Config, logger *slog.Logger) (_ *Server, err e
 		}
 	}()
 
-	s.engine, err = eventlog.Open(ctx, cfg.engine(logger))
-	if err != nil {
-		return nil, openError("open the log", err)
+	if err := s.openEngine(ctx); err != nil {
+		return nil, err
 	}
 	undo = append(undo, func() error { return s.closeLog(context.WithoutCancel(ctx)) })
 
@@ -108,36 +111,17 @@ func New(ctx context.Context, cfg Config, logger *slog.Logger) (_ *Server, err e
 		undo = append(undo, listener.Close)
 	}
 
+	undo = append(undo, func() error {
+		if s.leases != nil {
+			s.leases.Close()
+		}
+		return nil
+	})
 	if err := s.build(ctx); err != nil {
 		return nil, err
 	}
 	s.logStart()
 	return s, nil
-}
-
-// engine returns the configuration of the log's engine.
-func (c Config) engine(logger *slog.Logger) eventlog.Config {
-	return eventlog.Config{
-		Dir:            c.DataDir,
-		URL:            string(c.NATSURL),
-		Credentials:    c.NATSCredentials,
-		Sync:           c.Sync,
-		CommitTimeout:  c.CommitTimeout,
-		MaxRecord:      ingest.MaxRecord(int(c.MaxBody)),
-		MinFree:        uint64(c.MinFree), //nolint:gosec // Validate refuses a negative one
-		AcceptDataLoss: c.AcceptDataLoss,
-		Logger:         logger,
-		Registerer:     c.Registry,
-	}
-}
-
-// openError returns err as something to act on.
-func openError(doing string, err error) error {
-	var lost *eventlog.DataLossError
-	if errors.As(err, &lost) {
-		return fmt.Errorf("%s: %w; put the data back from a copy, or go on with what is left with --accept-data-loss", doing, err)
-	}
-	return fmt.Errorf("%s: %w", doing, err)
 }
 
 // build makes the services and what serves them. It opens nothing that has to
@@ -159,6 +143,7 @@ func (s *Server) build(ctx context.Context) error {
 		MaxAge:       s.cfg.QuarantineMaxAge,
 		MaxBytes:     int64(s.cfg.QuarantineMaxBytes),
 		DropOldest:   true, // what nobody can read must not stop what everybody can
+		Deletes:      true,
 	})
 	if err != nil {
 		return openError("open the quarantine", err)
@@ -168,9 +153,14 @@ func (s *Server) build(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("sources: %w", err)
 	}
+	maxBody, err := s.checkMaxBody()
+	if err != nil {
+		return err
+	}
 	callbacks, err := ingest.New(ingest.Config{
 		Sources:       sources,
-		MaxBody:       int(s.cfg.MaxBody),
+		MaxBody:       int(maxBody),
+		MaxRecord:     s.maxRecord,
 		CommitTimeout: s.cfg.CommitTimeout,
 		Logger:        s.logger,
 		Registerer:    s.cfg.Registry,
@@ -204,14 +194,12 @@ func (s *Server) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	address, err := s.advertised()
-	if err != nil {
-		return err
+	if err := s.openLeases(ctx); err != nil {
+		return openError("open the consumer groups", err)
 	}
 	s.groups, err = group.New(ctx, group.Config{
 		Engine:     s.engine,
-		Address:    address,
-		LeaseTTL:   s.cfg.leaseTTL,
+		Leases:     s.leases,
 		Events:     events,
 		Positions:  subscriptions,
 		Draining:   s.draining,
@@ -241,6 +229,7 @@ func (s *Server) build(ctx context.Context) error {
 		drift:      s.drift,
 		groups:     s.groups,
 		workers:    s.groups,
+		logs:       verify.NewService(s.engine, s.draining),
 	}
 	s.publicGRPC = s.newPublicGRPC(ch, all)
 	s.memoryGRPC = newGRPC(s.cfg.MaxBody, ch, all, grpc.ChainUnaryInterceptor(s.groups.Forward))
@@ -307,87 +296,3 @@ func (s *Server) GRPCAddr() string { return s.grpcListener.Addr().String() }
 
 // HTTPAddr returns the address of the HTTP API, as host:port.
 func (s *Server) HTTPAddr() string { return s.httpListener.Addr().String() }
-
-// Run serves until ctx ends or a part fails, then drains. It returns nil after
-// a clean stop, and it is called once.
-func (s *Server) Run(ctx context.Context) error {
-	s.logger.Info("serving", "callbacks", s.CallbackAddr(), "grpc", s.GRPCAddr(), "http", s.HTTPAddr())
-	s.groups.Start()
-	g, ctx := errgroup.WithContext(ctx) // one part failing stops the rest
-	g.Go(func() error { return named("callbacks", serveHTTP(s.callbackHTTP, s.callbackListener)) })
-	g.Go(func() error { return named("http", serveHTTP(s.apiHTTP, s.httpListener)) })
-	g.Go(func() error { return named("grpc", serveGRPC(s.publicGRPC, s.grpcListener)) })
-	g.Go(func() error { return named("gateway", serveGRPC(s.memoryGRPC, s.memoryListener)) })
-	g.Go(func() error {
-		s.reloader.watch(ctx, s.cfg.Hangup)
-		return nil
-	})
-	g.Go(func() error {
-		s.drift.Run(ctx) // until ctx ends
-		return nil
-	})
-	g.Go(func() error {
-		s.watchHealth(ctx) // until ctx ends
-		return s.drain()
-	})
-	return g.Wait()
-}
-
-// drain stops the server from the outside in, so that nothing accepted is lost
-// and nothing waits for ever.
-func (s *Server) drain() error {
-	s.logger.Info("draining", "timeout", s.cfg.DrainTimeout)
-	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.DrainTimeout)
-	defer cancel()
-	// Clients get four fifths of the time, so that the log has the rest.
-	clients, cancelClients := context.WithTimeout(ctx, s.cfg.DrainTimeout*4/5)
-	defer cancelClients()
-
-	close(s.draining) // 1. not ready, and subscriptions end with a cursor to resume from
-	s.health.Shutdown()
-	_ = failpoint.Hit("during-drain")
-	err := errors.Join( // 2. from the outside in; /readyz answers while callbacks finish
-		named("callbacks", stopHTTP(clients, s.callbackHTTP)),
-		named("http", stopHTTP(clients, s.apiHTTP)),
-		s.gateway.Close(),
-		named("gateway", stopGRPC(clients, s.memoryGRPC)),
-		named("grpc", stopGRPC(clients, s.publicGRPC)),
-	)
-	s.groups.Close()                        // 3. nobody calls them any more
-	err = errors.Join(err, s.closeLog(ctx)) // 4. the log last: everything above writes to it
-	if err == nil {
-		s.logger.Info("stopped")
-	}
-	return err
-}
-
-// closeLog makes durable what was accepted, and closes the log.
-func (s *Server) closeLog(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.DrainTimeout)
-	defer cancel()
-	return named("log", s.engine.Close(ctx))
-}
-
-// serveHTTP serves until srv is stopped.
-func serveHTTP(srv *http.Server, listener net.Listener) error {
-	if err := srv.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
-}
-
-// stopHTTP waits for the requests under way until ctx ends, and then cuts them.
-func stopHTTP(ctx context.Context, srv *http.Server) error {
-	if srv.Shutdown(ctx) == nil {
-		return nil
-	}
-	return errors.Join(errors.New("requests were cut at the drain timeout"), srv.Close())
-}
-
-// named says which part an error is of.
-func named(part string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("%s: %w", part, err)
-}

@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/sluicegate/sluice/server/eventlog"
 )
 
 // A Setting is one field of Config as a user sees it. The table of them is the
@@ -39,6 +37,11 @@ var settings = []Setting{
 		func(c *Config) any { return &c.DataDir },
 	},
 	{
+		"wal_failover_dir", "DIR",
+		"directory on another disk, to which the write-ahead log moves while the disk of data_dir stalls; unset is none",
+		func(c *Config) any { return &c.WALFailoverDir },
+	},
+	{
 		"nats_url", "URL",
 		"keep the log on this NATS server or cluster (nats://host:4222, several separated by commas) instead of in data_dir",
 		func(c *Config) any { return &c.NATSURL },
@@ -47,6 +50,12 @@ var settings = []Setting{
 		"nats_credentials", "FILE",
 		"NATS credentials for nats_url",
 		func(c *Config) any { return &c.NATSCredentials },
+	},
+	{
+		"accept_unsynced_nodes", "",
+		"start although the nodes of nats_url are not known to sync each write (sync_interval: always): " +
+			"a power cut may then take what the vendor was answered 0 for",
+		func(c *Config) any { return &c.AcceptUnsyncedNodes },
 	},
 
 	{
@@ -89,13 +98,8 @@ var settings = []Setting{
 		func(c *Config) any { return &c.CommitTimeout },
 	},
 	{
-		"sync", "MODE",
-		"how events reach stable storage: group shares one sync among many, always syncs each; unset is group where the system can",
-		func(c *Config) any { return &c.Sync },
-	},
-	{
 		"dedupe_window", "DURATION",
-		"how long a callback that comes again is recognised",
+		"how long a callback that comes again is recognised; at most max_age",
 		func(c *Config) any { return &c.DedupeWindow },
 	},
 
@@ -221,8 +225,6 @@ func (s Setting) set(c *Config, value any) error {
 		*field = OnFull(text)
 	case *LogFormat:
 		*field = LogFormat(text)
-	case *eventlog.SyncMode:
-		*field = eventlog.SyncMode(text)
 	case *bool:
 		if *field, err = strconv.ParseBool(text); err != nil {
 			return fmt.Errorf("%q is neither true nor false", text)
@@ -250,8 +252,6 @@ func (s Setting) show(c *Config) any {
 	case *OnFull:
 		return string(*field)
 	case *LogFormat:
-		return string(*field)
-	case *eventlog.SyncMode:
 		return string(*field)
 	case *bool:
 		return *field

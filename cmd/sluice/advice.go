@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -78,6 +79,8 @@ func advice(reason sluicev1.ErrorReason, facts map[string]string) string {
 			oldest += ", " + first
 		}
 		return "start again with --from earliest, which is " + oldest + ", or pass over what is gone with `sluice tail --skip-gaps`"
+	case sluicev1.ErrorReason_ERROR_REASON_EVENT_DAMAGED:
+		return damagedAdvice(facts)
 	case sluicev1.ErrorReason_ERROR_REASON_INVALID_FILTER, sluicev1.ErrorReason_ERROR_REASON_INVALID_REQUEST:
 		return "" // names the field
 	case sluicev1.ErrorReason_ERROR_REASON_INVALID_PAGE_TOKEN:
@@ -89,6 +92,16 @@ func advice(reason sluicev1.ErrorReason, facts map[string]string) string {
 	default:
 		return groupAdvice(reason, facts)
 	}
+}
+
+// damagedAdvice is advice about records that are stored and cannot be read.
+func damagedAdvice(facts map[string]string) string {
+	const all = "`sluice verify` shows all that is damaged"
+	last, err := strconv.ParseUint(facts["last_sequence"], 10, 64)
+	if facts["log"] != "EVENTS" || err != nil {
+		return all
+	}
+	return fmt.Sprintf("read on behind it with --from %d, or with `sluice tail --skip-gaps`; %s", last+1, all)
 }
 
 // groupAdvice is advice about consumer groups.

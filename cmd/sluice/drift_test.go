@@ -10,6 +10,7 @@ import (
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/eventlog/local"
 	"github.com/sluicegate/sluice/server/record"
 	"github.com/sluicegate/sluice/server/servertest"
 )
@@ -60,7 +61,7 @@ func TestDrift(t *testing.T) {
 func TestEventsRetype(t *testing.T) {
 	srv := servertest.Start(t)
 	srv.Stop()
-	engine, err := eventlog.Open(t.Context(), eventlog.Config{Dir: srv.Config.DataDir})
+	engine, err := local.Open(t.Context(), local.Config{Dir: srv.Config.DataDir})
 	if err != nil {
 		t.Fatal(err)
 	}

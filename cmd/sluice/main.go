@@ -16,10 +16,24 @@ import (
 
 // Exit codes.
 const (
-	exitOK    = 0
-	exitError = 1 // it did not work
-	exitUsage = 2 // the command line makes no sense
+	exitOK       = 0
+	exitError    = 1  // it did not work
+	exitUsage    = 2  // the command line makes no sense
+	exitProblems = 3  // verify has found something
+	exitDataLoss = 65 // EX_DATAERR: the start was refused, the log has lost data
+	exitStorage  = 74 // EX_IOERR: the storage has failed for good
 )
+
+// An exitCodeError is an error with an exit code of its own.
+type exitCodeError struct {
+	code int
+	err  error
+}
+
+func (e *exitCodeError) Error() string { return e.err.Error() }
+
+// Unwrap returns what is wrong.
+func (e *exitCodeError) Unwrap() error { return e.err }
 
 func main() {
 	// What gRPC and grpc-gateway would print by themselves is not ours to
@@ -40,6 +54,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
 	var usage *usageError
+	var own *exitCodeError
 	switch {
 	case err == nil:
 		return exitOK
@@ -48,5 +63,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	fmt.Fprintln(stderr, "sluice:", err)
+	if errors.As(err, &own) {
+		return own.code
+	}
 	return exitError
 }

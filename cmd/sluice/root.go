@@ -45,6 +45,7 @@ answers, types it as protobuf, and streams it over gRPC to whoever wants it.
 		newGroupsCommand(),
 		newConsumeCommand(),
 		newDeadLettersCommand(),
+		newVerifyCommand(),
 		newConfigCommand(),
 		newVersionCommand(),
 	)

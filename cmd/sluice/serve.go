@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -34,7 +35,11 @@ only, and accepts callbacks from anybody on it.
 
 ` + configHelp + `
 
-Exit codes: 0 after a clean stop, 1 on an error, 2 for a wrong command line.`,
+Exit codes: 0 after a clean stop, 1 on an error, 2 for a wrong command line.
+65: the start was refused, because the log holds less than was acknowledged, or
+is damaged; nothing was changed, and starting again does not help.
+74: a write to the disk failed, after which nothing can be promised any more in
+this process; start it again, it reads what is on the disk.`,
 		Example: `  sluice serve
   sluice serve --callback-addr :8080 --source 'name=acme,path=/hook-7f3a,token=env:ACME_TOKEN'
   sluice serve --config sluice.yaml --log-format json`,
@@ -55,11 +60,18 @@ Exit codes: 0 after a clean stop, 1 on an error, 2 for a wrong command line.`,
 		cfg.Hangup = hangup
 		logger := newLogger(cfg, cmd.ErrOrStderr())
 		srv, err := server.New(cmd.Context(), cfg, logger)
+		if server.IsDataLoss(err) {
+			return &exitCodeError{exitDataLoss, err}
+		}
 		if err != nil {
 			return err
 		}
 		printStart(cmd.OutOrStdout(), srv, cfg)
-		return srv.Run(cmd.Context())
+		err = srv.Run(cmd.Context())
+		if failed := (*server.StorageError)(nil); errors.As(err, &failed) {
+			return &exitCodeError{exitStorage, err}
+		}
+		return err
 	}
 	return cmd
 }

@@ -317,9 +317,9 @@ func TestCommandLine(t *testing.T) {
 			[]string{"config", "check", "--source", "name=a,path=/a", "--source", "name=b,path=/b"}, exitOK, `(?s)name: a\n.*name: b\n`, `^$`,
 		},
 		"all that is wrong": {
-			[]string{"config", "check", "--config", file, "--max-body", "1", "--sync=x", "--drain-timeout", "x"},
+			[]string{"config", "check", "--config", file, "--max-body", "1", "--on-full=x", "--drain-timeout", "x"},
 			exitError, `^$`,
-			`(?s)^sluice: the configuration is wrong:\n  drain_timeout \(from --drain-timeout\): .*\n  sync: .*\n  sources: callback_addr :8080 can be reached .*\n  max_body: 1 `,
+			`(?s)^sluice: the configuration is wrong:\n  drain_timeout \(from --drain-timeout\): .*\n  sources: callback_addr :8080 can be reached .*\n  max_body: 1 .*\n  on_full: "x" `,
 		},
 		"serve, too": {[]string{"serve", "--max-body", "1"}, exitError, `^$`, `^sluice: the configuration is wrong:\n  max_body: `},
 	}

@@ -31,7 +31,7 @@ is shown as an escape such as \n; --json shows it exactly.`,
 	flags := cmd.Flags()
 	flags.Uint64VarP(&t.count, "count", "n", 0, "end after this many events; 0 is never")
 	flags.BoolVar(&t.raw, "raw", false, "with --json: add the vendor's body, its token cut out")
-	flags.BoolVar(&t.skipGaps, "skip-gaps", false, "go on where retention removed events before they could be read")
+	flags.BoolVar(&t.skipGaps, "skip-gaps", false, "go on where retention removed events before they could be read, and where stored ones are damaged")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		t.notes = cmd.ErrOrStderr()
 		return t.run(cmd.Context(), t.printer(cmd.OutOrStdout()))
@@ -116,9 +116,20 @@ func (t *tail) options() (client.SubscribeOptions, error) {
 	opts := client.SubscribeOptions{Start: from, Stop: to, Filter: filter, IncludeRaw: t.raw, Name: "sluice tail"}
 	if t.skipGaps {
 		opts.OnGap = func(g *sluicev1.Gap) {
-			fmt.Fprintf(t.notes, "sluice: events %d to %d were removed before they could be read\n",
-				g.GetFirstSequence(), g.GetLastSequence())
+			fmt.Fprintln(t.notes, "sluice:", gapNote(g))
 		}
 	}
 	return opts, nil
+}
+
+// gapNote says which events a stream has left out, and why.
+func gapNote(g *sluicev1.Gap) string {
+	events := fmt.Sprintf("events %d to %d were", g.GetFirstSequence(), g.GetLastSequence())
+	if g.GetFirstSequence() == g.GetLastSequence() {
+		events = fmt.Sprintf("event %d was", g.GetFirstSequence())
+	}
+	if g.GetReason() == sluicev1.GapReason_GAP_REASON_DAMAGED {
+		return events + " passed over: stored, but damaged; `sluice verify` shows all that is"
+	}
+	return events + " removed before they could be read"
 }

@@ -123,6 +123,7 @@ func Status(err error) error {
 		return own.GRPCStatus().Err()
 	}
 	var gone *eventlog.TruncatedError
+	var damaged *eventlog.DamagedError
 	switch {
 	case errors.As(err, &gone):
 		return (&Error{
@@ -132,6 +133,17 @@ func Status(err error) error {
 			Metadata: map[string]string{
 				"sequence":       strconv.FormatUint(gone.Asked, 10),
 				"first_sequence": strconv.FormatUint(gone.First, 10),
+			},
+		}).GRPCStatus().Err()
+	case errors.As(err, &damaged):
+		return (&Error{
+			Code:    codes.DataLoss,
+			Reason:  sluicev1.ErrorReason_ERROR_REASON_EVENT_DAMAGED,
+			Message: damagedMessage(damaged),
+			Metadata: map[string]string{
+				"log":            damaged.Log,
+				"first_sequence": strconv.FormatUint(damaged.First, 10),
+				"last_sequence":  strconv.FormatUint(damaged.Last, 10),
 			},
 		}).GRPCStatus().Err()
 	case errors.Is(err, eventlog.ErrFull):
@@ -147,6 +159,15 @@ func Status(err error) error {
 		return s.Err() // a library below chose
 	}
 	return status.Error(codes.Internal, "internal error")
+}
+
+// damagedMessage names what cannot be read, but not what the storage said of it:
+// that can name files.
+func damagedMessage(e *eventlog.DamagedError) string {
+	if e.First == e.Last {
+		return fmt.Sprintf("record %d of the log %s is stored, but cannot be read", e.First, e.Log)
+	}
+	return fmt.Sprintf("records %d to %d of the log %s are stored, but cannot be read", e.First, e.Last, e.Log)
 }
 
 func unavailable(reason sluicev1.ErrorReason, message string) error {

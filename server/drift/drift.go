@@ -20,13 +20,6 @@ import (
 )
 
 const (
-	// batch is how many records are asked for at a time.
-	batch = 256
-
-	// retryDelay is how long to wait before a log is read again that could not
-	// be.
-	retryDelay = time.Second
-
 	// After warnBurst lines about new findings there is one every warnInterval.
 	warnBurst    = 20
 	warnInterval = time.Minute
@@ -91,46 +84,30 @@ func (s *Service) GetDrift(context.Context, *sluicev1.GetDriftRequest) (*sluicev
 func (s *Service) Run(ctx context.Context) {
 	f := follower{
 		Service:  s,
-		reader:   s.log.Read(0),
 		history:  s.log.Durable(),
 		warnings: rate.NewLimiter(rate.Every(warnInterval), warnBurst),
 	}
-	for {
-		records, err := f.reader.Next(ctx, batch)
-		var gone *eventlog.TruncatedError
-		switch {
-		case err == nil:
-			f.take(records)
-		case ctx.Err() != nil, errors.Is(err, eventlog.ErrClosed):
-			return
-		case errors.As(err, &gone):
-			f.reader.Seek(gone.First)
-		default:
-			if !errors.Is(err, eventlog.ErrUnavailable) {
-				s.logger.Warn("the log cannot be read for the drift report", "err", err)
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(retryDelay):
-			}
+	_ = s.log.Follow(ctx, 0, func(step eventlog.Step) error { // ends with ctx or the log
+		if d := step.Damaged; d != nil {
+			f.warn("damaged events are left out of the drift report", "first_sequence", d.First, "last_sequence", d.Last)
 		}
-	}
+		f.take(step)
+		return nil
+	})
 }
 
 // A follower is the one reader of the log that a Service has.
 type follower struct {
 	*Service
-	reader   *eventlog.Reader
 	history  uint64 // the end of the log at the start: what stands before it is no news
 	warnings *rate.Limiter
 	untold   int // new findings without a line of their own since the last line
 }
 
-// take looks at records. Those whose subject says that there is nothing to find
-// cost next to nothing.
-func (f *follower) take(records []eventlog.Record) {
-	for _, rec := range records {
+// take looks at the next part of the log. Records whose subject says that there
+// is nothing to find cost next to nothing.
+func (f *follower) take(step eventlog.Step) {
+	for _, rec := range step.Records {
 		if labels, ok := record.ParseSubject(rec.Subject); ok && !labels.Odd {
 			continue
 		}
@@ -143,7 +120,7 @@ func (f *follower) take(records []eventlog.Record) {
 	}
 	f.mu.Lock()
 	before := f.position
-	f.position = f.reader.Position()
+	f.position = step.Position
 	f.mu.Unlock()
 	if before < f.history && f.position >= f.history {
 		f.logger.Info("looked for drift in the events held", "sequence", f.position, "odd_events", f.tracker.odd)

@@ -15,6 +15,7 @@ import (
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/eventlog/local"
 	"github.com/sluicegate/sluice/server/record"
 )
 
@@ -42,7 +43,7 @@ func (l lines) next(t *testing.T) string {
 
 func newLog(t *testing.T) *eventlog.Log {
 	t.Helper()
-	engine, err := eventlog.Open(t.Context(), eventlog.Config{Dir: t.TempDir()})
+	engine, err := local.Open(t.Context(), local.Config{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,25 +1,31 @@
-// Package eventlog is the durable, append-only storage behind the gateway. It
-// owns the embedded NATS server, or the connection to a NATS cluster, and the
-// JetStream streams in it, each of which it presents as a Log. It is the only
-// package that imports NATS, and it knows nothing of what is in a record.
+// Package eventlog is the durable, append-only storage behind the gateway: its
+// contract, and what the two engines that keep it share. Package local keeps
+// logs in a Pebble database on this machine, package cluster in NATS JetStream.
+// It knows nothing of what is in a record.
 //
-// The promise, on which everything else rests: when Append returns nil, the
-// record is on stable storage, and no reader is shown a record before it is.
+// # The contract
+//
+//   - When Append returns nil, the record is on stable storage, and no reader is
+//     shown a record before it is.
+//   - Nothing is a removal but a removal: what is below State.First, and what
+//     Delete removed. A read that finds any other sequence missing or unreadable
+//     returns an error. It is never taken for the end of the log.
+//   - Nothing waits for ever: every call ends with its context, and reads end by
+//     themselves after a few seconds.
+//   - A start that is refused changes no file.
 package eventlog
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 var (
-	// ErrFull reports that a log is at its MaxBytes, or that the disk has less
-	// than Config.MinFree left. The log takes records again once retention or
-	// the operator has freed space, so retrying can help.
+	// ErrFull reports that a log is at its MaxBytes, or that the disk is short
+	// of space. The log takes records again once retention or the operator has
+	// freed some, so retrying can help.
 	ErrFull = errors.New("eventlog: full")
 
 	// ErrUnavailable reports that the storage cannot be used now, or that the
@@ -27,16 +33,19 @@ var (
 	// Appending it again under the same ID is safe.
 	ErrUnavailable = errors.New("eventlog: unavailable")
 
-	// ErrClosed reports the use of an Engine after Close. Retrying cannot help.
+	// ErrClosed reports the use of an engine after Close. Retrying cannot help.
 	ErrClosed = errors.New("eventlog: closed")
 
 	// ErrConflict reports that a conditional append was not made: the log does
 	// not end where it was expected to.
 	ErrConflict = errors.New("eventlog: the log has grown meanwhile")
 
-	// ErrNotFound reports that a log does not hold a record: removed, or not
-	// durable yet.
+	// ErrNotFound reports that a log does not hold a record: it was removed, or
+	// is not durable yet.
 	ErrNotFound = errors.New("eventlog: no such record")
+
+	// ErrStop is returned by a visit function to end a Scan early.
+	ErrStop = errors.New("eventlog: stop")
 )
 
 // A TruncatedError reports a read from before the oldest record still held.
@@ -49,80 +58,74 @@ func (e *TruncatedError) Error() string {
 	return fmt.Sprintf("eventlog: record %d was removed, the oldest held is %d", e.Asked, e.First)
 }
 
-// A DataLossError reports that the storage holds less than it once
-// acknowledged, or something else. Open returns it unless
-// Config.AcceptDataLoss is set.
+// A DamagedError reports records that were stored and not removed, and cannot be
+// read: their bytes are damaged, or gone. Whoever can do without them reads on
+// after Last.
+type DamagedError struct {
+	Log         string
+	First, Last uint64
+	Err         error // what the storage said
+}
+
+func (e *DamagedError) Error() string {
+	if e.First == e.Last {
+		return fmt.Sprintf("eventlog: record %d of log %s is damaged: %v", e.First, e.Log, e.Err)
+	}
+	return fmt.Sprintf("eventlog: records %d to %d of log %s are damaged: %v", e.First, e.Last, e.Log, e.Err)
+}
+
+// Unwrap returns what the storage said.
+func (e *DamagedError) Unwrap() error { return e.Err }
+
+// A DataLossError reports that the storage holds less than it acknowledged, or
+// something else. Opening an engine returns it unless data loss is accepted.
 type DataLossError struct {
-	Log       string // name of the log
-	Want      uint64 // highest sequence that was acknowledged
-	Have      uint64 // highest sequence that was recovered
-	Corrupted bool   // Have reaches Want, but the records are not the same
+	Log    string // name of the log; "" when all are concerned
+	Want   uint64 // newest sequence that was acknowledged; 0 when that is not known
+	Have   uint64 // newest sequence that was found
+	Reason string // what is wrong, as a clause
 }
 
 func (e *DataLossError) Error() string {
-	if e.Corrupted {
-		return fmt.Sprintf("eventlog: log %s: the records up to %d are not those that were acknowledged", e.Log, e.Want)
+	switch {
+	case e.Log == "":
+		return "eventlog: " + e.Reason
+	case e.Want > e.Have:
+		return fmt.Sprintf("eventlog: log %s: records up to %d were acknowledged, only those up to %d are there: %s",
+			e.Log, e.Want, e.Have, e.Reason)
 	}
-	return fmt.Sprintf("eventlog: log %s: %d records were acknowledged, only %d were recovered", e.Log, e.Want, e.Have)
+	return fmt.Sprintf("eventlog: log %s: %s", e.Log, e.Reason)
 }
 
-// Config says how to open an Engine.
-type Config struct {
-	// Dir is the data directory of the embedded server. It is created when
-	// missing. Required unless URL is set.
-	Dir string
+// An Engine is the storage that logs live in. It is safe for concurrent use.
+type Engine interface {
+	// Log opens the log that cfg names, and creates it when there is none. A log
+	// that is open already is returned as it is.
+	Log(ctx context.Context, cfg LogConfig) (*Log, error)
 
-	// URL is an external NATS server or cluster ("nats://…", several separated
-	// by commas). Unset means embedded.
-	URL string
+	// Logs returns the names of the logs that there are, sorted.
+	Logs(ctx context.Context) ([]string, error)
 
-	// Credentials is the path of a NATS credentials file; external only.
-	Credentials string
+	// Remove deletes the log of that name with all its records, for good. A log
+	// that is not there is no error. Nobody may use the Log any more.
+	Remove(ctx context.Context, name string) error
 
-	// Replicas is the number of copies of each stream; external only. 0 means
-	// 3.
-	Replicas int
+	// Err returns nil while appends can be taken, and else why not. It costs
+	// nothing and never waits.
+	Err() error
 
-	// Sync is how the embedded server makes records durable. Unset is
-	// SyncGroup where the system has syncfs, else SyncAlways.
-	Sync SyncMode
+	// Failed is closed when the engine can never take an append again in this
+	// process: then Err says why, and the process should end.
+	Failed() <-chan struct{}
 
-	// CommitTimeout bounds an Append. 0 means 3 s.
-	CommitTimeout time.Duration
-
-	// MaxRecord is the largest Record.Data, in bytes. 0 means 1 MiB.
-	MaxRecord int
-
-	// MinFree is how many bytes the disk must have left for Append to try;
-	// embedded only. 0 means no bound.
-	MinFree uint64
-
-	// AcceptDataLoss opens logs that hold less than they once acknowledged, and
-	// starts a new epoch for them.
-	AcceptDataLoss bool
-
-	// Logger takes what the embedded server says, too. nil means no logging.
-	Logger *slog.Logger
-
-	// Registerer takes the metrics. nil means none.
-	Registerer prometheus.Registerer
+	// Close makes what was appended durable and closes the storage, as long as
+	// ctx lasts. Appends and reads return ErrClosed from then on.
+	Close(ctx context.Context) error
 }
-
-// SyncMode is how the embedded server makes records durable.
-type SyncMode string
-
-const (
-	// SyncGroup lets many appends share one syncfs of the data directory that
-	// began after each of them was written.
-	SyncGroup SyncMode = "group"
-
-	// SyncAlways has the embedded server sync each record by itself.
-	SyncAlways SyncMode = "always"
-)
 
 // LogConfig says how to open a Log.
 type LogConfig struct {
-	// Name is the stream's name: upper-case letters, digits and underscores.
+	// Name of the log: upper-case letters, digits and underscores.
 	Name string
 
 	// DedupeWindow is how long a Record.ID is remembered. 0 means 2 minutes.
@@ -138,9 +141,14 @@ type LogConfig struct {
 	// returns ErrFull.
 	DropOldest bool
 
+	// Deletes says that records are removed by Delete or Trim. Where several
+	// gateways share the log, each then reads it from the storage only: what it
+	// has in memory may have been removed by another.
+	Deletes bool
+
 	// Exclusive says that one gateway at a time uses the log, and calls End
-	// before it reads: what others append is not followed, and that another removes
-	// the log is no failure. Embedded it changes nothing.
+	// before it reads: what others append is not followed, and that another
+	// removes the log is no failure. On one machine it changes nothing.
 	Exclusive bool
 }
 
@@ -149,12 +157,17 @@ type Record struct {
 	// Sequence is the position, from 1. Set by reads.
 	Sequence uint64
 
-	// Time is when the record was stored, by the storage's clock. Set by reads.
+	// Time is when the record was stored, by the storage's clock; it never goes
+	// back within a log. Set by reads.
 	Time time.Time
 
 	// Subject labels the record with a few low-cardinality tokens, separated by
 	// dots, of letters, digits, "_", "-" and "~". Required.
 	Subject string
+
+	// Key groups records for ReadKey, such as those of one chat. "" means none.
+	// Not set by reads.
+	Key string
 
 	// ID makes appending idempotent: within the log's DedupeWindow, a second
 	// record with the same ID is not stored. At most 64 printable ASCII bytes
@@ -183,4 +196,37 @@ type State struct {
 	Count uint64    // records held
 	Bytes uint64    // bytes held
 	Since time.Time // when the oldest record was stored; zero when none is held
+}
+
+// A Store is what an engine does for one log. Only Log calls it, after it has
+// checked arguments and bounded ctx. It is safe for concurrent use.
+type Store interface {
+	// Append is Log.Append or, when r.Sequence is set, Log.AppendAt. Before it
+	// returns nil for a record that is new it has called Log.Advance.
+	Append(ctx context.Context, r Record) (Appended, error)
+
+	// Fetch returns records from the one at from to the one at to, which is
+	// durable: the first ones, in order, at most limit and about a megabyte.
+	// Every sequence from from to through is in records or was removed; through
+	// is at least from when err is nil. The error is a *TruncatedError, or a
+	// *DamagedError when the record at from is damaged.
+	Fetch(ctx context.Context, from, to uint64, limit int) (records []Record, through uint64, err error)
+
+	// ReadKey is Log.ReadKey.
+	ReadKey(ctx context.Context, key string, from uint64, limit int, reverse bool) ([]Record, error)
+
+	// SequenceAt is Log.SequenceAt.
+	SequenceAt(ctx context.Context, t time.Time) (uint64, error)
+
+	// Delete is Log.Delete.
+	Delete(ctx context.Context, sequence uint64) error
+
+	// Trim is Log.Trim.
+	Trim(ctx context.Context, sequence uint64) error
+
+	// End is Log.End.
+	End(ctx context.Context) (uint64, error)
+
+	// State is Log.State.
+	State() State
 }

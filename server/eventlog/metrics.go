@@ -1,49 +1,71 @@
 package eventlog
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"errors"
+	"time"
 
-// metrics are what an engine counts. The extent of a log is not among them:
-// State has it.
-type metrics struct {
-	appends  *prometheus.CounterVec
-	sync     prometheus.Histogram
-	group    prometheus.Histogram
-	restarts prometheus.Counter
-	free     prometheus.Gauge
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics are what an engine and its logs count. The extent of a log is not
+// among them: State has it.
+type Metrics struct {
+	stored, duplicate, full, conflict, unknown prometheus.Counter
+
+	readErrors prometheus.Counter
+	damaged    prometheus.Counter
+	sync       prometheus.Histogram
+	group      prometheus.Histogram
 }
 
-func newMetrics(r prometheus.Registerer) (*metrics, error) {
-	m := &metrics{
-		appends: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "sluice_eventlog_appends_total",
-			Help: "Appends by outcome: stored, duplicate, full, conflict (another gateway was faster), or unknown (the record may or may not be stored).",
-		}, []string{"outcome"}),
+// NewMetrics registers the metrics with r, which may be nil.
+func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
+	appends := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sluice_eventlog_appends_total",
+		Help: "Appends by outcome: stored, duplicate, full, conflict (another gateway was faster), or unknown (the record may or may not be stored).",
+	}, []string{"outcome"})
+	m := &Metrics{
+		stored:    appends.WithLabelValues("stored"),
+		duplicate: appends.WithLabelValues("duplicate"),
+		full:      appends.WithLabelValues("full"),
+		conflict:  appends.WithLabelValues("conflict"),
+		unknown:   appends.WithLabelValues("unknown"),
+		readErrors: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sluice_eventlog_read_errors_total",
+			Help: "Reads of a log that failed, and may succeed when they are tried again.",
+		}),
+		damaged: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sluice_eventlog_damaged_records_total",
+			Help: "Stored records that a read found damaged or missing. Reads by several readers count once each.",
+		}),
 		sync: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "sluice_eventlog_sync_duration_seconds",
-			Help:    "Time that one sync of the data directory took.",
+			Help:    "Time that making one group of records durable took.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16),
 		}),
 		group: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "sluice_eventlog_group_records",
-			Help:    "Records that one sync made durable.",
+			Help:    "Records that became durable together.",
 			Buckets: prometheus.ExponentialBuckets(1, 2, 12),
 		}),
-		restarts: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "sluice_eventlog_restarts_total",
-			Help: "Times that the storage failed and was started anew.",
-		}),
-		free: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "sluice_eventlog_disk_free_bytes",
-			Help: "Space left on the disk of the data directory.",
-		}),
 	}
+	return m, Register(r, appends, m.readErrors, m.damaged, m.sync, m.group)
+}
+
+// Register registers collectors with r, which may be nil.
+func Register(r prometheus.Registerer, collectors ...prometheus.Collector) error {
 	if r == nil {
-		return m, nil
+		return nil
 	}
-	for _, c := range []prometheus.Collector{m.appends, m.sync, m.group, m.restarts, m.free} {
-		if err := r.Register(c); err != nil {
-			return nil, err
-		}
+	var errs []error
+	for _, c := range collectors {
+		errs = append(errs, r.Register(c))
 	}
-	return m, nil
+	return errors.Join(errs...)
+}
+
+// Committed counts a group of records that became durable together.
+func (m *Metrics) Committed(records int, took time.Duration) {
+	m.sync.Observe(took.Seconds())
+	m.group.Observe(float64(records))
 }

@@ -2,19 +2,9 @@ package eventlog
 
 import (
 	"context"
-
-	"github.com/nats-io/nats-server/v2/server"
-)
-
-const (
-	// maxFetch and maxFetchBytes bound one request for records: the server
-	// serves reads and writes of a stream in turn.
-	maxFetch      = 256
-	maxFetchBytes = 1 << 20
-
-	// maxTail and maxTailBytes bound the records kept for readers that keep up.
-	maxTail      = 8192
-	maxTailBytes = 8 << 20
+	"errors"
+	"slices"
+	"time"
 )
 
 // A Reader reads a log by position. It holds nothing but the position, so it
@@ -23,7 +13,7 @@ const (
 type Reader struct {
 	log      *Log
 	position uint64
-	anywhere bool // the first read may start after a gap
+	anywhere bool // the first read starts with the oldest record held
 }
 
 // Read returns a reader whose first record is the one at from, or, for 0, the
@@ -41,109 +31,158 @@ func (r *Reader) Seek(from uint64) {
 	r.position = max(from, 1) - 1
 }
 
-// Position returns how far r is: every record at or before it was returned or
-// is not in the log any more. r has caught up when Position is the log's
-// Durable.
+// Position returns how far r is: every record at or before it was returned, was
+// removed, or was passed over with Seek. r has caught up when Position is the
+// log's Durable.
 func (r *Reader) Position() uint64 { return r.position }
 
 // Next returns the next durable records, at most limit, and waits for the first
 // one. It returns none, and nil, when all that was durable ahead of r had been
-// removed: r has moved then.
+// removed by Delete: r has moved then.
 //
 // It returns the error of ctx when ctx ends first; a *TruncatedError when
 // retention has removed records that r has not seen, whereupon Seek to its
-// First goes on; ErrUnavailable when the storage cannot be read now, whereupon
-// Next may be called again; ErrClosed. No error moves r.
+// First goes on; a *DamagedError when the next records cannot be read,
+// whereupon Seek to its Last+1 goes on without them; ErrUnavailable when the
+// storage cannot be read now, whereupon Next may be called again; ErrClosed. No
+// error moves r.
 func (r *Reader) Next(ctx context.Context, limit int) ([]Record, error) {
-	durable, err := r.log.wait(ctx, r.position)
-	if err != nil {
-		return nil, err
-	}
-	limit = int(min(uint64(max(limit, 1)), durable-r.position, maxFetch))
-	records := r.log.recent(r.position+1, limit)
-	if records == nil {
-		if records, err = r.fetch(ctx, limit, durable); err != nil {
-			return nil, err
-		}
-	}
-	r.position = durable // if nothing is left before it
-	if len(records) > 0 {
-		r.anywhere = false
-		r.position = records[len(records)-1].Sequence
-	}
-	return records, nil
-}
-
-// fetch asks the storage for up to limit records after r's position, and none
-// after durable.
-func (r *Reader) fetch(ctx context.Context, limit int, durable uint64) ([]Record, error) {
-	n, err := r.log.engine.running(ctx)
-	if err != nil {
-		return nil, err
-	}
-	records, err := n.fetches.request(ctx, r.log.cfg.Name, server.JSApiMsgGetRequest{
-		Seq: r.position + 1, Batch: limit, MaxBytes: maxFetchBytes,
-	})
-	if err != nil {
-		return nil, err
-	}
-	if next := r.position + 1; !r.anywhere && (len(records) == 0 || records[0].Sequence > next) {
-		// Either somebody removed single records, or retention has passed.
-		state, err := r.log.State(ctx)
+	for {
+		durable, err := r.log.wait(ctx, r.position)
 		if err != nil {
 			return nil, err
 		}
-		if next < state.First {
-			return nil, &TruncatedError{Asked: next, First: state.First}
+		limit = int(min(uint64(max(limit, 1)), durable-r.position, maxRead)) //nolint:gosec // at most maxRead
+		records := r.log.recent(r.position+1, limit, durable)
+		through := r.position + uint64(len(records))
+		if records == nil {
+			records, through, err = r.log.fetch(ctx, r.position+1, durable, limit)
+		}
+		var gone *TruncatedError
+		if r.anywhere && errors.As(err, &gone) {
+			r.position = gone.First - 1
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		r.position, r.anywhere = through, false
+		return records, nil
+	}
+}
+
+// Scan calls visit for each record from the one at first to the one at last that
+// the log holds, in order, until visit returns an error. ErrStop from visit ends
+// the scan without an error. last must be durable.
+//
+// A *DamagedError ends it, too: whoever can do without those records scans on
+// from its Last+1. The other errors are those of Reader.Next, but never a
+// *TruncatedError: what retention removes is passed over.
+func (l *Log) Scan(ctx context.Context, first, last uint64, visit func(Record) error) error {
+	r := l.Read(max(first, 1))
+	for r.position < last {
+		records, err := r.Next(ctx, int(min(last-r.position, maxBatch))) //nolint:gosec // at most maxBatch
+		var gone *TruncatedError
+		switch {
+		case errors.As(err, &gone):
+			r.Seek(gone.First)
+			continue
+		case err != nil:
+			return err
+		}
+		for _, rec := range records {
+			if rec.Sequence > last {
+				return nil
+			}
+			if err := visit(rec); errors.Is(err, ErrStop) {
+				return nil
+			} else if err != nil {
+				return err
+			}
 		}
 	}
-	for len(records) > 0 && records[len(records)-1].Sequence > durable {
-		records = records[:len(records)-1] // written, but not synced yet
+	return nil
+}
+
+// maxBatch is how many records Scan and Follow ask for at once.
+const maxBatch = 256
+
+// A Step is the next part of a log, as Follow finds it. Every sequence after the
+// step before, up to Position, is in Records, was removed, or is in Damaged.
+type Step struct {
+	Records  []Record
+	Position uint64
+	First    uint64        // the oldest record held, when retention was faster than the reader; else 0
+	Damaged  *DamagedError // what cannot be read; else nil
+}
+
+// Follow calls visit for one part of the log after the other, from the record at
+// from on or, for 0, the oldest one held, and goes on with new records as they
+// become durable. While the storage cannot be read it waits and tries again. It
+// returns the error of ctx or visit, or ErrClosed.
+func (l *Log) Follow(ctx context.Context, from uint64, visit func(Step) error) error {
+	r := l.Read(from)
+	for {
+		records, err := r.Next(ctx, maxBatch)
+		step := Step{Records: records}
+		var gone *TruncatedError
+		switch {
+		case err == nil:
+		case errors.As(err, &gone):
+			r.Seek(gone.First)
+			step.First = gone.First
+		case errors.As(err, &step.Damaged):
+			r.Seek(step.Damaged.Last + 1)
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, ErrClosed):
+			return err
+		default:
+			if err := pause(ctx, retryDelay); err != nil {
+				return err
+			}
+			continue
+		}
+		step.Position = r.position
+		if err := visit(step); err != nil {
+			return err
+		}
 	}
-	return records, nil
 }
 
-// recent returns up to limit of the newest records, from the one at first on;
-// nil when they are not at hand.
-func (l *Log) recent(first uint64, limit int) []Record {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.tail.from(first, limit, l.durable.Load())
-}
+// retryDelay is how long Follow waits before it asks a storage again that could
+// not be read.
+const retryDelay = 100 * time.Millisecond
 
-// A tail is the newest records of a log without a gap, oldest first.
-type tail struct {
-	records []Record
-	bytes   int
-}
-
-// push adds a record. A record that does not follow the one before starts the
-// tail anew.
-func (t *tail) push(r Record) {
-	if n := len(t.records); n > 0 && t.records[n-1].Sequence+1 != r.Sequence {
-		*t = tail{}
-	}
-	t.records = append(t.records, r)
-	t.bytes += len(r.Data)
-	drop := 0
-	for t.bytes > maxTailBytes || len(t.records)-drop > maxTail {
-		t.bytes -= len(t.records[drop].Data)
-		drop++
-	}
-	clear(t.records[:drop])
-	t.records = t.records[drop:]
-}
-
-// from returns up to limit records from the one at first on, none after
-// durable; nil when the tail does not hold them.
-func (t *tail) from(first uint64, limit int, durable uint64) []Record {
-	if len(t.records) == 0 || first < t.records[0].Sequence {
+// pause waits for d, or returns the error of ctx.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
 		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	i := first - t.records[0].Sequence
-	if i >= uint64(len(t.records)) {
-		return nil
+}
+
+// Last returns the newest n durable records, oldest first; fewer when the log
+// holds fewer. The errors are those of Scan.
+func (l *Log) Last(ctx context.Context, n int) ([]Record, error) {
+	var found []Record
+	end := l.Durable()
+	for first := l.State().First; len(found) < n && end >= first && end > 0; {
+		from := max(first, end-min(uint64(max(n-len(found), 64)), end)+1) //nolint:gosec // not negative
+		var part []Record
+		err := l.Scan(ctx, from, end, func(r Record) error {
+			part = append(part, r)
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		found = append(part, found...)
+		end = from - 1
 	}
-	limit = min(limit, len(t.records)-int(i), int(durable-first+1)) //nolint:gosec // small
-	return append([]Record(nil), t.records[i:int(i)+limit]...)      //nolint:gosec // small
+	return slices.Clone(found[max(0, len(found)-n):]), nil
 }

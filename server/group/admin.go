@@ -60,7 +60,7 @@ func (s *Service) create(ctx context.Context, wanted *sluicev1.ConsumerGroup) (*
 	group := proto.CloneOf(wanted)
 	group.CreateTime = timestamppb.Now()
 	group.UpdateTime = group.GetCreateTime()
-	err = s.catalog.set(context.WithoutCancel(ctx), entry{group: group, incarnation: newIncarnation(), first: first})
+	err = s.catalog.set(context.WithoutCancel(ctx), entry{group: group, incarnation: newIncarnation(), first: first, epoch: s.events.Epoch()})
 	if err != nil {
 		return wanted, err
 	}

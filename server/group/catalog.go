@@ -23,18 +23,19 @@ type entry struct {
 	group       *sluicev1.ConsumerGroup // all defaults filled in; never modified
 	incarnation uint64                  // random: tells it from a deleted one of its name
 	first       uint64                  // sequence of the first event it comes to
+	epoch       string                  // of the log of events, when first was chosen
 }
 
 // journalLog is the name of the log that an entry's state lives in.
 func journalLog(incarnation uint64) string { return fmt.Sprintf("GROUP_%016X", incarnation) }
 
 // A catalog is the groups that there are: a fold of a log with a record for
-// each change, under "set.<incarnation>.<first>" or "delete.<incarnation>".
+// each change, under "set.<incarnation>.<first>.<epoch>" or "delete.<incarnation>".
 // Gateways of one cluster share the log. A change is stored right behind what
 // was folded, or not at all: eventlog.ErrConflict says that there is more to
 // fold. Only its owner may use a catalog, from one goroutine at a time.
 type catalog struct {
-	engine *eventlog.Engine
+	engine eventlog.Engine
 	log    *eventlog.Log
 	end    uint64           // sequence up to which the log is folded
 	groups map[uint64]entry // by incarnation
@@ -42,8 +43,8 @@ type catalog struct {
 }
 
 // openCatalog reads the catalog.
-func openCatalog(ctx context.Context, engine *eventlog.Engine) (*catalog, error) {
-	log, err := engine.Log(ctx, eventlog.LogConfig{Name: catalogLog})
+func openCatalog(ctx context.Context, engine eventlog.Engine) (*catalog, error) {
+	log, err := engine.Log(ctx, eventlog.LogConfig{Name: catalogLog, Deletes: true})
 	if err != nil {
 		return nil, err
 	}
@@ -51,23 +52,38 @@ func openCatalog(ctx context.Context, engine *eventlog.Engine) (*catalog, error)
 	return c, c.catchUp(ctx)
 }
 
-// catchUp folds all changes that there are.
+// catchUp folds all changes that there are. A damaged record is an error: without
+// it nobody knows which groups there are.
 func (c *catalog) catchUp(ctx context.Context) error {
-	from := c.end
-	if from > 0 {
-		from++
+	from := c.end + 1
+	next := from
+	end, err := readToEnd(ctx, c.log, from, func(rec eventlog.Record) error {
+		if rec.Sequence == next {
+			next++
+		}
+		if err := c.fold(rec); err != nil {
+			return fmt.Errorf("record %d: %w", rec.Sequence, err)
+		}
+		return nil
+	}, func(d *eventlog.DamagedError) error { return d })
+	if err != nil {
+		return err
 	}
-	end, err := readToEnd(ctx, c.log, from, c.fold)
-	if gone := (*eventlog.TruncatedError)(nil); errors.As(err, &gone) {
-		// Another gateway has compacted it: what it has left says all.
-		clear(c.groups)
-		c.end = 0
-		return c.catchUp(ctx)
+	if next <= end { // not all of them were there
+		_, err := c.log.Read(from).Next(ctx, 1)
+		var gone *eventlog.TruncatedError
+		if errors.As(err, &gone) && gone.First > from {
+			// Another gateway has compacted it: what it has left says all.
+			clear(c.groups)
+			c.end = gone.First - 1
+			return c.catchUp(ctx)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	if err == nil {
-		c.end = end
-	}
-	return err
+	c.end = end
+	return nil
 }
 
 var errCatalog = errors.New("not a record of the catalog")
@@ -82,7 +98,8 @@ func (c *catalog) fold(rec eventlog.Record) error {
 	}
 	switch verb {
 	case "set":
-		first, err := strconv.ParseUint(rest, 10, 64)
+		position, epoch, _ := strings.Cut(rest, ".")
+		first, err := strconv.ParseUint(position, 10, 64)
 		if err != nil {
 			return errCatalog
 		}
@@ -90,7 +107,7 @@ func (c *catalog) fold(rec eventlog.Record) error {
 		if err := proto.Unmarshal(rec.Data, group); err != nil {
 			return err
 		}
-		c.groups[incarnation] = entry{group: group, incarnation: incarnation, first: first}
+		c.groups[incarnation] = entry{group: group, incarnation: incarnation, first: first, epoch: epoch}
 	case "delete":
 		delete(c.groups, incarnation)
 		c.dying[incarnation] = true
@@ -123,7 +140,7 @@ func (c *catalog) set(ctx context.Context, e entry) error {
 	if err != nil {
 		return err
 	}
-	err = c.append(ctx, fmt.Sprintf("set.%016x.%d", e.incarnation, e.first), data)
+	err = c.append(ctx, fmt.Sprintf("set.%016x.%d.%s", e.incarnation, e.first, e.epoch), data)
 	if err != nil {
 		return err
 	}
@@ -165,9 +182,8 @@ func (c *catalog) append(ctx context.Context, subject string, data []byte) error
 // can fail at any point, and changes nothing that is to be remembered: what is
 // before the new records goes only when nothing came between them.
 func (c *catalog) compact(ctx context.Context) error {
-	state, err := c.log.State(ctx)
-	if err != nil || state.Count < uint64(64+4*(len(c.groups)+len(c.dying))) {
-		return err
+	if c.log.State().Count < uint64(64+4*(len(c.groups)+len(c.dying))) {
+		return nil
 	}
 	first := c.end + 1
 	for _, e := range c.entries() {
@@ -183,25 +199,13 @@ func (c *catalog) compact(ctx context.Context) error {
 	return c.log.Trim(ctx, first)
 }
 
-// readToEnd calls visit for each record of l, from the one at first or, for 0,
-// the oldest, and returns the sequence at which the log ends: AppendAt of the
-// next fails when visit has missed anything.
-func readToEnd(ctx context.Context, l *eventlog.Log, first uint64, visit func(eventlog.Record) error) (uint64, error) {
+// readToEnd calls visit for each record of l from the one at first on, and damaged
+// for what cannot be read of them, and returns the sequence at which the log ends:
+// AppendAt of the next fails when there is more by then.
+func readToEnd(ctx context.Context, l *eventlog.Log, first uint64, visit func(eventlog.Record) error, damaged func(*eventlog.DamagedError) error) (uint64, error) {
 	end, err := l.End(ctx)
 	if err != nil {
 		return 0, err
 	}
-	r := l.Read(first)
-	for r.Position() < l.Durable() {
-		records, err := r.Next(ctx, maxRead)
-		if err != nil {
-			return 0, err
-		}
-		for _, rec := range records {
-			if err := visit(rec); err != nil {
-				return 0, fmt.Errorf("record %d: %w", rec.Sequence, err)
-			}
-		}
-	}
-	return max(end, r.Position()), nil
+	return end, scan(ctx, l, first, end, visit, damaged)
 }

@@ -3,13 +3,10 @@ package group
 import (
 	"bytes"
 	"context"
-	"reflect"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
-	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/eventlog/cluster"
 	"github.com/sluicegate/sluice/server/group/schedule"
 	"github.com/sluicegate/sluice/server/subscription"
 )
@@ -17,7 +14,7 @@ import (
 // A core is the state of a group in the hands of its goroutine.
 type core struct {
 	*runner
-	lease *eventlog.Lease // of the group; nil when there are no other gateways
+	lease *cluster.Lease // of the group; nil when there are no other gateways
 
 	scheduler *schedule.Scheduler
 	journal   journal
@@ -29,6 +26,10 @@ type core struct {
 	// filter is what the log is read with; filterSpec is where it comes from.
 	filter     *subscription.Filter
 	filterSpec *sluicev1.EventFilter
+
+	// damaged are events that cannot be read and for which there is no room among
+	// the dead letters yet. The group reads no further meanwhile.
+	damaged feed
 
 	ahead int  // about how many events were read and not handed out
 	sated bool // reading on can wait, see readEnough
@@ -58,132 +59,6 @@ type flight struct {
 	pulls []*pull
 }
 
-// load reads the state of the group. The first thing it writes is all of that:
-// should the journal have grown by something that was still under way, here or
-// at the gateway that led before, this write shows it.
-func (r *runner) load(ctx context.Context, lease *eventlog.Lease) (*core, error) {
-	log, err := r.service.engine.Log(ctx, eventlog.LogConfig{Name: journalLog(r.incarnation), Exclusive: true})
-	if err != nil {
-		return nil, err
-	}
-	// Who led before may have read further than this gateway has heard of.
-	end, err := r.service.events.End(ctx)
-	if err != nil {
-		return nil, err
-	}
-	c := &core{
-		runner: r, lease: lease, journal: journal{log: log}, counts: r.service.metrics.of(r.name),
-		sessions: map[string]*session{}, pulls: map[string][]*pull{},
-		written: make(chan error, 1), // one place: there is one write at a time
-	}
-	group := r.configuration()
-	if err := c.restore(ctx, group); err != nil {
-		return nil, err
-	}
-	c.scheduler.Start(time.Now())
-	if c.scheduler.Position() > end {
-		r.service.logger.Warn("the log has lost events that a consumer group had read, it goes on at the end",
-			"group", r.name, "position", c.scheduler.Position(), "last_sequence", end)
-		c.scheduler.Seek(end + 1)
-	}
-	if err := c.configure(ctx, group, nil); err != nil {
-		return nil, err
-	}
-	c.scheduler.Flush()
-	data, err := c.takeSnapshot()
-	if err != nil {
-		return nil, err
-	}
-	if err := c.journal.replace(ctx, data); err != nil {
-		return nil, err
-	}
-	c.startFeeder()
-	return c, nil
-}
-
-// restore makes the scheduler what the journal says.
-func (c *core) restore(ctx context.Context, group *sluicev1.ConsumerGroup) error {
-	snapshot, batches, err := c.journal.load(ctx)
-	if err != nil {
-		return err
-	}
-	if snapshot == nil {
-		c.scheduler = schedule.New(scheduleConfig(group), c.first-1, firstLease(group))
-		return c.setFilter(group.GetFilter())
-	}
-	filter, state, err := decodeSnapshot(snapshot)
-	if err != nil {
-		return err
-	}
-	if err := c.setFilter(filter); err != nil {
-		return err
-	}
-	if c.scheduler, err = schedule.Restore(state); err != nil {
-		return err
-	}
-	for _, batch := range batches {
-		err := c.scheduler.Replay(batch, func(upTo uint64) error {
-			upTo = min(upTo, c.service.events.Durable())
-			return c.service.scan(ctx, c.filter, c.scheduler.Position()+1, upTo, c.scheduler.Append)
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (c *core) setFilter(spec *sluicev1.EventFilter) error {
-	filter, err := subscription.Compile(spec)
-	if err == nil {
-		c.filter, c.filterSpec = filter, orNew(spec)
-	}
-	return err
-}
-
-// configure takes over a configuration. What waits and no longer matches is
-// dropped; looked is what is known of that already, and may be nil.
-func (c *core) configure(ctx context.Context, group *sluicev1.ConsumerGroup, looked *sifted) error {
-	cfg := scheduleConfig(group)
-	if !reflect.DeepEqual(cfg, c.scheduler.Config()) {
-		c.scheduler.Configure(cfg)
-	}
-	if proto.Equal(orNew(group.GetFilter()), c.filterSpec) {
-		return nil
-	}
-	filter, err := subscription.Compile(group.GetFilter())
-	if err != nil {
-		return err
-	}
-	drop, err := c.service.siftRest(ctx, c.scheduler.Waiting(), filter, looked)
-	if err != nil {
-		return err
-	}
-	c.filter, c.filterSpec = filter, orNew(group.GetFilter())
-	c.scheduler.Drop(drop)
-	c.replace = true // what was read with the old filter must not be read again
-	c.refeed()
-	return nil
-}
-
-// refeed has the log read on from the scheduler's position.
-func (c *core) refeed() {
-	if c.feeder != nil {
-		c.feeder.close()
-		c.startFeeder()
-	}
-}
-
-func (c *core) startFeeder() {
-	c.ahead, c.sated = 0, false
-	c.feeder = c.service.feed(c.ctx, c.filter, c.scheduler.Position())
-}
-
-func (c *core) takeSnapshot() ([]byte, error) {
-	c.replace, c.snapshot = false, c.scheduler.Position()
-	return encodeSnapshot(c.filterSpec, c.scheduler.Snapshot())
-}
-
 // serve drives the scheduler until the storage fails or ctx ends. One write at
 // a time is under way; what comes meanwhile goes into the next.
 func (c *core) serve(ctx context.Context) error {
@@ -209,6 +84,7 @@ func (c *core) serve(ctx context.Context) error {
 			return ctx.Err()
 		}
 		c.takeReady()
+		c.takeDamage()
 		for c.writing == nil {
 			out, err := c.flush()
 			if err != nil {
@@ -228,11 +104,14 @@ func (c *core) serve(ctx context.Context) error {
 // feeds is where the log's events come from; nil while there is no room, or no
 // need.
 func (c *core) feeds() <-chan feed {
-	if c.sated || c.scheduler.Full() {
+	if c.sated || c.full() {
 		return nil
 	}
 	return c.feeder.feeds
 }
+
+// full says whether a limit keeps the group from reading on.
+func (c *core) full() bool { return c.scheduler.Full() || c.damaged.damaged > 0 }
 
 // maxAhead is how many events that are not handed out a group has read while its
 // members have all that they are ready to hold.
@@ -272,6 +151,11 @@ func (c *core) tick() { c.scheduler.Tick(time.Now()) }
 func (c *core) apply(in input) { c.done = append(c.done, finished{in, in.do(c)}) }
 
 func (c *core) take(f feed) {
+	if f.damaged > 0 {
+		c.damaged = f
+		c.takeDamage()
+		return
+	}
 	if f.first > 0 {
 		c.scheduler.Truncate(f.first)
 	}
@@ -281,8 +165,23 @@ func (c *core) take(f feed) {
 	c.scheduler.Advance(f.position)
 	c.ahead += len(f.events)
 	if len(c.sessions)+len(c.pulls) > 0 {
-		c.service.shelf.put(f.records)
+		c.service.shelf.put(f.records...)
 		c.sated = c.readEnough()
+	}
+}
+
+// takeDamage makes dead letters of what cannot be read, as far as there is room.
+func (c *core) takeDamage() {
+	f := &c.damaged
+	room := uint64(c.scheduler.RoomForLetters()) //nolint:gosec // not negative
+	if f.damaged == 0 || room == 0 {
+		return
+	}
+	last := min(f.damaged+room-1, f.position)
+	letters := c.scheduler.Damage(f.damaged, last)
+	c.service.metrics.damaged.WithLabelValues(c.name).Add(float64(letters))
+	if f.damaged = last + 1; last == f.position {
+		*f = feed{}
 	}
 }
 

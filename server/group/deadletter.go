@@ -8,6 +8,7 @@ import (
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/apierror"
 	"github.com/sluicegate/sluice/server/group/schedule"
+	"github.com/sluicegate/sluice/server/subscription"
 )
 
 const (
@@ -56,7 +57,7 @@ func (s *Service) ListDeadLetters(ctx context.Context, req *sluicev1.ListDeadLet
 	}
 	bytes := 0
 	for i, l := range letters {
-		bytes += len(found[l.Sequence].Data)
+		bytes += len(found.records[l.Sequence].Data)
 		if i == size || i > 0 && bytes > maxPageBytes {
 			res.NextPageToken = b.token(strconv.FormatUint(letters[i-1].Sequence, 10))
 			break
@@ -88,6 +89,9 @@ func (s *Service) RedriveDeadLetters(ctx context.Context, req *sluicev1.RedriveD
 	if req.GetMaxEventsPerSecond() > 1<<31-1 {
 		return nil, apierror.InvalidField("max_events_per_second", "is too large")
 	}
+	if err := r.readAgain(ctx, sel); err != nil {
+		return nil, err
+	}
 	var n schedule.Count
 	err = r.call(ctx, func(c *core) error {
 		n = c.scheduler.Redrive(sel, int(req.GetMaxEventsPerSecond()), req.GetDryRun())
@@ -97,6 +101,36 @@ func (s *Service) RedriveDeadLetters(ctx context.Context, req *sluicev1.RedriveD
 		return nil, err
 	}
 	return &sluicev1.RedriveDeadLettersResponse{Events: uint32(n.Events), Chats: uint32(n.Chats)}, nil //nolint:gosec // bounded
+}
+
+// readAgain has the group know what the selected dead letters are that nobody
+// could read. Those that still cannot be read, or that the group's filter does not
+// select, stay as they are.
+func (r *runner) readAgain(ctx context.Context, sel schedule.Selection) error {
+	var unread []uint64
+	var filter *subscription.Filter
+	err := r.call(ctx, func(c *core) error {
+		unread, filter = c.scheduler.Unread(sel), c.filter
+		return nil
+	})
+	var events []schedule.Event
+	for err == nil && len(unread) > 0 {
+		span := unread[:near(unread)]
+		unread = unread[len(span):]
+		err = r.service.scan(ctx, filter, span[0], span[len(span)-1], func(e schedule.Event) {
+			if _, ok := slices.BinarySearch(span, e.Sequence); ok {
+				events = append(events, e)
+			}
+		}, func(uint64, uint64) {})
+	}
+	if err != nil || len(events) == 0 {
+		return err
+	}
+	return r.call(ctx, func(c *core) error {
+		c.scheduler.Recover(events)
+		c.replace = true // rather than all events in the journal
+		return nil
+	})
 }
 
 // DiscardDeadLetters implements ConsumerGroupService.

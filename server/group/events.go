@@ -2,6 +2,7 @@ package group
 
 import (
 	"context"
+	"errors"
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/eventlog"
@@ -11,18 +12,16 @@ import (
 )
 
 // selectEvent returns what a scheduler is to know of the event in rec; false
-// when the filter does not select it.
-func (s *Service) selectEvent(rec eventlog.Record, filter *subscription.Filter) (schedule.Event, bool) {
+// when the filter does not select it. An event that does not decode is damaged:
+// the error says so.
+func (s *Service) selectEvent(rec eventlog.Record, filter *subscription.Filter) (schedule.Event, bool, error) {
 	labels, ok := record.ParseSubject(rec.Subject)
 	if ok && !filter.MatchLabels(labels) {
-		return schedule.Event{}, false
+		return schedule.Event{}, false, nil
 	}
 	o, ok, err := s.outline(rec, filter)
-	if err != nil {
-		s.logger.Error("an event of the log cannot be read, consumer groups pass it over", "sequence", rec.Sequence, "err", err)
-	}
-	if !ok {
-		return schedule.Event{}, false
+	if err != nil || !ok {
+		return schedule.Event{}, false, err
 	}
 	return schedule.Event{
 		Sequence: rec.Sequence,
@@ -31,7 +30,7 @@ func (s *Service) selectEvent(rec eventlog.Record, filter *subscription.Filter) 
 		Sent:     o.Sent,
 		Size:     len(rec.Data),
 		Revises:  o.RevisionOf,
-	}, true
+	}, true, nil
 }
 
 // outline returns the outline of the event in rec, whose subject the filter
@@ -49,21 +48,49 @@ func (s *Service) outline(rec eventlog.Record, filter *subscription.Filter) (rec
 }
 
 // scan calls visit for each event from the one at first to the one at last that
-// the filter selects. last must be durable.
-func (s *Service) scan(ctx context.Context, filter *subscription.Filter, first, last uint64, visit func(schedule.Event)) error {
-	return readSpan(ctx, s.events, max(first, 1), last, func(records []eventlog.Record) {
-		for _, rec := range records {
-			if e, ok := s.selectEvent(rec, filter); ok {
-				visit(e)
-			}
+// the filter selects, and damaged for each range of those that cannot be read, in
+// order. last must be durable.
+func (s *Service) scan(ctx context.Context, filter *subscription.Filter, first, last uint64, visit func(schedule.Event), damaged func(first, last uint64)) error {
+	return scan(ctx, s.events, first, last, func(rec eventlog.Record) error {
+		e, ok, err := s.selectEvent(rec, filter)
+		switch {
+		case err != nil:
+			damaged(rec.Sequence, rec.Sequence)
+		case ok:
+			visit(e)
 		}
+		return nil
+	}, func(d *eventlog.DamagedError) error {
+		damaged(d.First, d.Last)
+		return nil
 	})
+}
+
+// scan calls visit for each record of log from the one at first to the one at
+// last that is held, and damaged for what cannot be read of them, in order. It
+// ends with the first error that either returns, or that is not damage. last must
+// be durable.
+func scan(ctx context.Context, log *eventlog.Log, first, last uint64, visit func(eventlog.Record) error, damaged func(*eventlog.DamagedError) error) error {
+	for first <= last {
+		err := log.Scan(ctx, first, last, visit)
+		var d *eventlog.DamagedError
+		if !errors.As(err, &d) {
+			return err
+		}
+		part := *d
+		part.First, part.Last = max(d.First, first), min(d.Last, last)
+		if err := damaged(&part); err != nil {
+			return err
+		}
+		first = d.Last + 1
+	}
+	return nil
 }
 
 // decode returns the event of a record that was found; one with only its sequence
 // when it was not.
-func (s *Service) decode(found map[uint64]eventlog.Record, sequence uint64, raw bool) *sluicev1.Event {
-	if rec, ok := found[sequence]; ok {
+func (s *Service) decode(found found, sequence uint64, raw bool) *sluicev1.Event {
+	if rec, ok := found.records[sequence]; ok {
 		if e, err := record.Decode(rec.Data, rec.Sequence, s.events.Epoch(), raw); err == nil {
 			return e
 		}

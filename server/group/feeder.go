@@ -2,7 +2,6 @@ package group
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/sluicegate/sluice/server/eventlog"
@@ -10,16 +9,23 @@ import (
 	"github.com/sluicegate/sluice/server/subscription"
 )
 
-// retryDelay is how long to wait before a storage is asked again that could not
-// be used.
-const retryDelay = 100 * time.Millisecond
+const (
+	// retryDelay is how long to wait before a storage is asked again that could
+	// not be used.
+	retryDelay = 100 * time.Millisecond
 
-// A feed is a part of the log as a filter sees it.
+	// maxDamage is how many events that cannot be read go into one feed.
+	maxDamage = 256
+)
+
+// A feed is a part of the log as a filter sees it: events, or a range of those
+// that cannot be read.
 type feed struct {
 	events   []schedule.Event
 	records  []eventlog.Record // those of events
 	position uint64            // up to here there are no others
 	first    uint64            // the oldest event held; 0 is no news
+	damaged  uint64            // from here to position nothing can be read; 0 is no such thing
 }
 
 // A feeder reads the log for a group, in a goroutine of its own.
@@ -30,12 +36,17 @@ type feeder struct {
 }
 
 // feed starts a feeder that begins after position.
-func (s *Service) feed(ctx context.Context, filter *subscription.Filter, position uint64) *feeder {
-	ctx, stop := context.WithCancel(ctx)
+func (r *runner) feed(filter *subscription.Filter, position uint64) *feeder {
+	ctx, stop := context.WithCancel(r.ctx)
 	f := &feeder{feeds: make(chan feed), stop: stop, done: make(chan struct{})}
 	go func() {
 		defer close(f.done)
-		f.run(ctx, s, filter, position)
+		// It ends with ctx, or with the log.
+		_ = r.service.events.Follow(ctx, position+1, func(step eventlog.Step) error {
+			err := f.pass(ctx, r, filter, step, position)
+			position = step.Position
+			return err
+		})
 	}()
 	return f
 }
@@ -46,37 +57,53 @@ func (f *feeder) close() {
 	<-f.done
 }
 
-func (f *feeder) run(ctx context.Context, s *Service, filter *subscription.Filter, position uint64) {
-	r := s.events.Read(position + 1)
-	for {
-		records, err := r.Next(ctx, maxRead)
-		var gone *eventlog.TruncatedError
-		var out feed
-		switch {
-		case err == nil:
-			out.position = r.Position()
-			for _, rec := range records {
-				if e, ok := s.selectEvent(rec, filter); ok {
-					out.events = append(out.events, e)
-					out.records = append(out.records, rec)
-				}
+// pass hands on what the log holds after position.
+func (f *feeder) pass(ctx context.Context, r *runner, filter *subscription.Filter, step eventlog.Step, position uint64) error {
+	out := feed{first: step.First}
+	for _, rec := range step.Records {
+		e, ok, err := r.service.selectEvent(rec, filter)
+		if err != nil {
+			out.position = rec.Sequence - 1
+			if err := f.send(ctx, out); err != nil {
+				return err
 			}
-		case errors.As(err, &gone):
-			r.Seek(gone.First)
-			out.position, out.first = gone.First-1, gone.First
-		case ctx.Err() != nil, errors.Is(err, eventlog.ErrClosed):
-			return
-		default:
-			if pause(ctx, retryDelay) != nil {
-				return
+			out = feed{}
+			d := &eventlog.DamagedError{Log: r.service.events.Name(), First: rec.Sequence, Last: rec.Sequence, Err: err}
+			if err := f.passDamage(ctx, r, d); err != nil {
+				return err
 			}
-			continue
 		}
-		select {
-		case f.feeds <- out:
-		case <-ctx.Done():
-			return
+		if ok {
+			out.events = append(out.events, e)
+			out.records = append(out.records, rec)
 		}
+	}
+	if step.Damaged != nil {
+		part := *step.Damaged
+		part.First = max(part.First, position+1)
+		return f.passDamage(ctx, r, &part)
+	}
+	out.position = step.Position
+	return f.send(ctx, out)
+}
+
+// passDamage hands on that events cannot be read, in parts.
+func (f *feeder) passDamage(ctx context.Context, r *runner, d *eventlog.DamagedError) error {
+	r.reportDamage(d.First, d.Last, d.Err)
+	for first := d.First; first <= d.Last; first += maxDamage {
+		if err := f.send(ctx, feed{damaged: first, position: min(first+maxDamage-1, d.Last)}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *feeder) send(ctx context.Context, out feed) error {
+	select {
+	case f.feeds <- out:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

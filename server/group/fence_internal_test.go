@@ -10,6 +10,7 @@ import (
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/apierror"
 	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/eventlog/cluster"
 	"github.com/sluicegate/sluice/server/eventlog/natstest"
 )
 
@@ -81,11 +82,11 @@ func TestNextLeaderKnowsTheEnd(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts three servers")
 	}
-	cluster := natstest.Start(t)
-	var engines [2]*eventlog.Engine
+	nats := natstest.Start(t)
+	var engines [2]*cluster.Engine
 	for i := range engines {
 		var err error
-		if engines[i], err = eventlog.Open(t.Context(), eventlog.Config{URL: cluster.URL}); err != nil {
+		if engines[i], err = cluster.Open(t.Context(), cluster.Config{URL: nats.URL}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -139,9 +140,9 @@ func TestCatalogOfTwo(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	state, err := stale.log.State(t.Context())
-	if err != nil || state.First <= stale.end+1 {
-		t.Fatalf("the catalog begins at %d, %v, want a part of it gone that was not read", state.First, err)
+	state := stale.log.State()
+	if state.First <= stale.end+1 {
+		t.Fatalf("the catalog begins at %d, want a part of it gone that was not read", state.First)
 	}
 	if err := stale.catchUp(t.Context()); err != nil {
 		t.Fatalf("catchUp() = %v", err)

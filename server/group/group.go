@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
@@ -21,24 +20,22 @@ import (
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/apierror"
 	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/eventlog/cluster"
 	"github.com/sluicegate/sluice/server/subscription"
 )
 
 // Config says what a Service works on.
 type Config struct {
 	// Engine is where the groups' own logs live. Required.
-	Engine *eventlog.Engine
+	Engine eventlog.Engine
 
-	// Address is where other gateways of the same external cluster reach this
-	// one's gRPC API, as host:port: one of them leads each group, and the others
-	// forward to it. Unset is that there are no others: this one leads all.
-	Address string
+	// Leases say which gateway of a cluster leads each group; the others forward
+	// to where its value says that it reaches the holder's gRPC API. Close closes
+	// them. nil is that there are no others: this one leads all.
+	Leases *cluster.Leases
 
-	// LeaseTTL is how long a group has no leader when the gateway that led it
-	// has gone without a word. 0 means 10 s.
-	LeaseTTL time.Duration
-
-	// Events is the log of events. Required.
+	// Events is the log of events, to which nothing was appended since the engine
+	// was opened. Required.
 	Events *eventlog.Log
 
 	// Positions resolves positions in Events. Required.
@@ -58,8 +55,8 @@ type Config struct {
 // maxGroups is how many groups a server takes.
 const maxGroups = 1000
 
-// leaseBucket is where the leases of groups are in an external cluster.
-const leaseBucket = "GROUP_LEADERS"
+// LeaseBucket is where the leases of groups are in a cluster.
+const LeaseBucket = "GROUP_LEADERS"
 
 // A Service implements ConsumerService and ConsumerGroupService. It is safe for
 // concurrent use.
@@ -67,10 +64,11 @@ type Service struct {
 	sluicev1.UnimplementedConsumerServiceServer
 	sluicev1.UnimplementedConsumerGroupServiceServer
 
-	engine    *eventlog.Engine
-	leases    *eventlog.Leases // who leads which group; nil: this gateway does
+	engine    eventlog.Engine
+	leases    *cluster.Leases // who leads which group; nil: this gateway does
 	peers     peers
 	events    *eventlog.Log
+	opened    uint64 // where events ended when it was opened
 	positions *subscription.Service
 	draining  <-chan struct{}
 	logger    *slog.Logger
@@ -98,7 +96,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Service{
-		engine: cfg.Engine, events: cfg.Events, positions: cfg.Positions,
+		engine: cfg.Engine, leases: cfg.Leases, events: cfg.Events, opened: cfg.Events.Durable(), positions: cfg.Positions,
 		draining: cfg.Draining, logger: cfg.Logger, groups: map[string]*runner{},
 		shelf: newShelf(cfg.Events),
 	}
@@ -109,12 +107,6 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	if s.catalog, err = openCatalog(ctx, s.engine); err != nil {
 		return nil, fmt.Errorf("open the catalog of consumer groups: %w", err)
-	}
-	if cfg.Address != "" {
-		s.leases, err = s.engine.Leases(ctx, eventlog.LeaseConfig{Bucket: leaseBucket, Value: cfg.Address, TTL: cfg.LeaseTTL})
-		if err != nil {
-			return nil, err
-		}
 	}
 	s.apply(ctx)
 	return s, nil

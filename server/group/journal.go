@@ -3,22 +3,17 @@ package group
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 
 	"google.golang.org/protobuf/proto"
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/group/schedule"
 )
 
 const (
-	// maxRead is how many records are asked for at once.
-	maxRead = 256
-
 	// maxPart is how much of an entry of a journal goes into one record, in
 	// bytes.
 	maxPart = 64 << 10
@@ -48,55 +43,6 @@ type journal struct {
 	last     uint64 // sequence of the newest record that is known
 	size     int    // bytes of batches since the newest snapshot
 	snapshot int    // bytes of the newest snapshot
-}
-
-// load reads the journal: the newest snapshot, nil when there is none, and the
-// batches after it.
-func (j *journal) load(ctx context.Context) (snapshot []byte, batches [][]byte, err error) {
-	*j = journal{log: j.log}
-	var parts []byte
-	var next int
-	j.last, err = readToEnd(ctx, j.log, 0, func(rec eventlog.Record) error {
-		kind, part, of, err := parseSubject(rec.Subject)
-		if err != nil {
-			return err
-		}
-		if part == 1 {
-			parts, next = nil, 1
-		}
-		if part != next {
-			return nil // the end of something that was trimmed or never written whole
-		}
-		parts, next = append(parts, rec.Data...), next+1
-		switch {
-		case part < of:
-			return nil
-		case kind == kindSnapshot:
-			snapshot, batches = parts, nil
-			j.snapshot, j.size = len(parts), 0
-		default:
-			batches = append(batches, parts)
-			j.size += len(parts)
-		}
-		next = 0
-		return nil
-	})
-	return snapshot, batches, err
-}
-
-var errJournal = errors.New("not a record of a group's journal")
-
-func parseSubject(subject string) (kind string, part, of int, err error) {
-	fields := strings.Split(subject, ".")
-	if len(fields) != 3 || fields[0] != kindBatch && fields[0] != kindSnapshot {
-		return "", 0, 0, errJournal
-	}
-	part, err1 := strconv.Atoi(fields[1])
-	of, err2 := strconv.Atoi(fields[2])
-	if err1 != nil || err2 != nil {
-		return "", 0, 0, errJournal
-	}
-	return fields[0], part, of, nil
 }
 
 // append stores an entry, and returns the sequence of its first record.
@@ -134,26 +80,42 @@ func (j *journal) replace(ctx context.Context, data []byte) error {
 // due says whether it is time for a snapshot.
 func (j *journal) due() bool { return j.size > max(maxJournal, 2*j.snapshot) }
 
-// encodeSnapshot puts the filter with which the log was read before what the
-// scheduler knows.
-func encodeSnapshot(filter *sluicev1.EventFilter, state []byte) ([]byte, error) {
+// encodeSnapshot puts the filter with which the log was read, and the log's
+// epoch, before what the scheduler knows.
+func encodeSnapshot(filter *sluicev1.EventFilter, epoch string, state []byte) ([]byte, error) {
 	f, err := proto.Marshal(filter)
 	if err != nil {
 		return nil, err
 	}
-	b := binary.AppendUvarint(make([]byte, 0, len(f)+len(state)+binary.MaxVarintLen64), uint64(len(f)))
-	return append(append(b, f...), state...), nil
+	b := make([]byte, 0, len(f)+len(epoch)+len(state)+2*binary.MaxVarintLen64)
+	for _, part := range [][]byte{f, []byte(epoch)} {
+		b = append(binary.AppendUvarint(b, uint64(len(part))), part...)
+	}
+	return append(b, state...), nil
 }
 
-func decodeSnapshot(b []byte) (*sluicev1.EventFilter, []byte, error) {
-	n, size := binary.Uvarint(b)
-	if size <= 0 || n > uint64(len(b[max(size, 0):])) {
-		return nil, nil, errJournal
+// A saved is what a snapshot holds.
+type saved struct {
+	filter    *sluicev1.EventFilter
+	epoch     string
+	scheduler *schedule.Scheduler
+}
+
+func decodeSnapshot(b []byte) (*saved, error) {
+	var parts [2][]byte
+	for i := range parts {
+		n, size := binary.Uvarint(b)
+		if size <= 0 || n > uint64(len(b[max(size, 0):])) {
+			return nil, errJournal
+		}
+		b = b[size:]
+		parts[i], b = b[:n], b[n:]
 	}
-	b = b[size:]
-	filter := &sluicev1.EventFilter{}
-	if err := proto.Unmarshal(b[:n], filter); err != nil {
-		return nil, nil, err
+	out := &saved{filter: &sluicev1.EventFilter{}, epoch: string(parts[1])}
+	if err := proto.Unmarshal(parts[0], out.filter); err != nil {
+		return nil, err
 	}
-	return filter, b[n:], nil
+	var err error
+	out.scheduler, err = schedule.Restore(b)
+	return out, err
 }

@@ -11,12 +11,17 @@ import (
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/apierror"
 	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/eventlog/cluster"
 )
 
 const (
 	// restDelay is how long a group whose storage failed refuses calls before it
 	// tries again.
 	restDelay = 500 * time.Millisecond
+
+	// damagedDelay is how long a group whose journal is damaged stands still
+	// before it reads it again: somebody may have restored it.
+	damagedDelay = time.Minute
 
 	// releaseTimeout bounds how long it takes to tell others that they may lead.
 	releaseTimeout = 2 * time.Second
@@ -76,10 +81,10 @@ func (r *runner) run() {
 
 // follow refuses what comes until the group's lease is ours. nil is that the
 // group has ended. Once the server drains it leads no more.
-func (r *runner) follow() *eventlog.Lease {
+func (r *runner) follow() *cluster.Lease {
 	ctx, cancel := context.WithCancel(r.ctx)
 	defer cancel()
-	won := make(chan *eventlog.Lease, 1) // one place: exactly one is sent
+	won := make(chan *cluster.Lease, 1) // one place: exactly one is sent
 	go func() {
 		lease, _ := r.service.leases.Acquire(ctx, r.leaseKey()) // nil when ctx has ended
 		won <- lease
@@ -108,7 +113,7 @@ func (r *runner) follow() *eventlog.Lease {
 // lead leads the group until its context ends or, when there is a lease, that is
 // lost or the server drains. When the storage fails it drops the state, which
 // may differ from what is stored, and reads it again.
-func (r *runner) lead(lease *eventlog.Lease) {
+func (r *runner) lead(lease *cluster.Lease) {
 	ctx, cancel := context.WithCancel(r.ctx)
 	defer cancel()
 	if lease != nil {
@@ -133,6 +138,10 @@ func (r *runner) lead(lease *eventlog.Lease) {
 		if ctx.Err() != nil {
 			return
 		}
+		if damaged := (*journalError)(nil); errors.As(err, &damaged) {
+			r.standStill(ctx, damaged)
+			continue
+		}
 		r.service.logger.Warn("a consumer group cannot go on, reading it again", "group", r.name, "err", err)
 		conflict := errors.Is(err, eventlog.ErrConflict)
 		switch {
@@ -145,18 +154,19 @@ func (r *runner) lead(lease *eventlog.Lease) {
 }
 
 // release gives a lease up.
-func release(lease *eventlog.Lease) {
+func release(lease *cluster.Lease) {
 	ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
 	defer cancel()
 	lease.Release(ctx)
 }
 
 // work reads the group's state and serves it until something fails.
-func (r *runner) work(ctx context.Context, lease *eventlog.Lease) error {
+func (r *runner) work(ctx context.Context, lease *cluster.Lease) error {
 	c, err := r.load(ctx, lease)
 	if err != nil {
 		return err
 	}
+	r.broken.Store(false)
 	err = c.serve(ctx)
 	switch {
 	case r.ctx.Err() != nil:
@@ -182,6 +192,19 @@ func (r *runner) rest(ctx context.Context, reason error) {
 	ctx, cancel := context.WithTimeout(ctx, restDelay)
 	defer cancel()
 	r.refuse(unavailable(reason), ctx.Done())
+}
+
+// standStill refuses what comes for a while, because of a damaged journal. The
+// group does not begin anew: it would do what it has done again.
+func (r *runner) standStill(ctx context.Context, damaged *journalError) {
+	if !r.broken.Swap(true) {
+		r.service.logger.Error("the journal of a consumer group is damaged, the group stands still: restore it, or delete the group and create it again with a start position",
+			"group", r.name, "log", damaged.log, "first_record", damaged.first, "last_record", damaged.last,
+			"position", damaged.position, "oldest_sequence", damaged.oldest, "err", damaged.err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, damagedDelay)
+	defer cancel()
+	r.refuse(damaged.status(r.name), ctx.Done())
 }
 
 // refuse refuses what comes until done.

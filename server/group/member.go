@@ -233,7 +233,7 @@ func (c *core) serveOutput(out *schedule.Output) []*pull {
 
 // waitsNoLonger says whether a pull is over, whatever has come for it.
 func (c *core) waitsNoLonger(p *pull) bool {
-	return p.ended || !p.waits && (c.scheduler.Position() >= p.end || c.scheduler.Full())
+	return p.ended || !p.waits && (c.scheduler.Position() >= p.end || c.full())
 }
 
 // crowded says whether there is no room for another member.

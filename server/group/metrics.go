@@ -14,6 +14,7 @@ type metrics struct {
 	attempts *prometheus.HistogramVec
 	sizes    *prometheus.HistogramVec
 	removed  *prometheus.CounterVec
+	damaged  *prometheus.CounterVec
 
 	forwarded prometheus.Counter // of no group
 }
@@ -47,6 +48,10 @@ func newMetrics(r prometheus.Registerer, s *Service) (*metrics, error) {
 			Name: "sluice_group_removed_events_total",
 			Help: "Events that retention removed before a group had settled them.",
 		}, []string{"group"}),
+		damaged: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sluice_group_damaged_events_total",
+			Help: "Events that a group could not read, and that became its dead letters.",
+		}, []string{"group"}),
 		forwarded: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sluice_group_forwarded_calls_total",
 			Help: "Calls and streams that went on to another gateway, which leads their group.",
@@ -55,7 +60,7 @@ func newMetrics(r prometheus.Registerer, s *Service) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.ended, m.attempts, m.sizes, m.removed, m.forwarded, standings{s}} {
+	for _, c := range []prometheus.Collector{m.ended, m.attempts, m.sizes, m.removed, m.damaged, m.forwarded, standings{s}} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}
@@ -68,7 +73,7 @@ func (m *metrics) forget(group string) {
 	labels := prometheus.Labels{"group": group}
 	for _, v := range []interface {
 		DeletePartialMatch(labels prometheus.Labels) int
-	}{m.ended, m.attempts, m.sizes, m.removed} {
+	}{m.ended, m.attempts, m.sizes, m.removed, m.damaged} {
 		v.DeletePartialMatch(labels)
 	}
 }
@@ -104,6 +109,7 @@ var (
 	lagAge       = standingDesc("lag_age_seconds", "How long ago the oldest event that the group has not settled was received.")
 	blockedChats = standingDesc("blocked_chats", "Chats that wait for a retry or are stopped.")
 	deadLetters  = standingDesc("dead_letters", "Events that the group has given up for the time being.")
+	journalBad   = standingDesc("journal_damaged", "1 while the group stands still because its journal is damaged, else 0.")
 )
 
 func standingDesc(name, help string) *prometheus.Desc {
@@ -112,7 +118,7 @@ func standingDesc(name, help string) *prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (standings) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{leading, lagEvents, lagAge, blockedChats, deadLetters} {
+	for _, d := range []*prometheus.Desc{leading, lagEvents, lagAge, blockedChats, deadLetters, journalBad} {
 		out <- d
 	}
 }
@@ -131,6 +137,11 @@ func (c standings) Collect(out chan<- prometheus.Metric) {
 		if leads == 0 {
 			continue
 		}
+		bad := 0.0
+		if r.broken.Load() {
+			bad = 1
+		}
+		out <- prometheus.MustNewConstMetric(journalBad, prometheus.GaugeValue, bad, r.name)
 		st, err := r.standing(ctx, false)
 		if err != nil {
 			continue

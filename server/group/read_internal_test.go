@@ -126,7 +126,7 @@ func TestShelf(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, sequence := range want {
-			if rec, held := found[sequence]; held != (sequence != 7) || held && (rec.Sequence != sequence || len(rec.Data) < size) {
+			if rec, held := found.records[sequence]; held != (sequence != 7) || held && (rec.Sequence != sequence || len(rec.Data) < size) {
 				t.Errorf("get(%v) has %d: %v", want, sequence, held)
 			}
 		}
@@ -161,7 +161,8 @@ func TestScanEndsAtItsEnd(t *testing.T) {
 		}
 	}
 	var got []uint64
-	err := s.scan(t.Context(), new(subscription.Filter), 4, 8, func(e schedule.Event) { got = append(got, e.Sequence) })
+	err := s.scan(t.Context(), new(subscription.Filter), 4, 8, func(e schedule.Event) { got = append(got, e.Sequence) },
+		func(first, last uint64) { t.Errorf("%d to %d are damaged", first, last) })
 	if err != nil || !slices.Equal(got, []uint64{4, 8}) {
 		t.Errorf("scan() = %v, %v, want 4 and 8", got, err)
 	}

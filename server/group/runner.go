@@ -3,6 +3,7 @@ package group
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
 
@@ -33,6 +34,7 @@ type runner struct {
 	name        string
 	incarnation uint64
 	first       uint64 // sequence of the first event it comes to
+	epoch       string // of the log of events, when first was chosen
 
 	inputs  chan input
 	stopped chan struct{}   // closed when run has ended
@@ -43,6 +45,8 @@ type runner struct {
 	group   *sluicev1.ConsumerGroup // never modified, only replaced
 	leading bool
 
+	broken atomic.Bool // the group stands still: its journal is damaged
+
 	reconfiguring sync.Mutex // held by reconfigure
 }
 
@@ -52,6 +56,7 @@ func newRunner(s *Service, e entry) *runner {
 		name:        e.group.GetName(),
 		incarnation: e.incarnation,
 		first:       e.first,
+		epoch:       e.epoch,
 		inputs:      make(chan input, maxInputs),
 		stopped:     make(chan struct{}),
 		group:       e.group,

@@ -26,6 +26,7 @@ type seek struct {
 	scanned uint64
 	count   uint64
 	events  []schedule.Event // of the chats
+	damaged []feed           // what cannot be read, so that nobody knows its chats
 }
 
 // SeekConsumerGroup implements ConsumerGroupService.
@@ -87,6 +88,9 @@ func (k *seek) scan(ctx context.Context, s *Service, position uint64) error {
 			k.count++
 			k.events = append(k.events, e)
 		}
+	}, func(first, last uint64) {
+		k.count += last - first + 1
+		k.damaged = append(k.damaged, feed{damaged: first, position: last})
 	})
 	k.scanned = position
 	return err
@@ -114,6 +118,9 @@ func (c *core) seek(k *seek, res *sluicev1.SeekConsumerGroupResponse) error {
 	case k.dryRun:
 	case len(k.chats) > 0:
 		c.scheduler.SeekChats(k.chats, k.next, k.events)
+		for _, d := range k.damaged { // it may be of these chats
+			c.damageAll(d.damaged, d.position)
+		}
 		c.replace = true // rather than all events in the journal
 	default:
 		c.scheduler.Seek(k.next)

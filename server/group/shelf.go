@@ -2,7 +2,6 @@ package group
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync"
 
@@ -40,8 +39,14 @@ func newShelf(log *eventlog.Log) *shelf {
 	return &shelf{log: log, reading: make(chan struct{}, 1), records: map[uint64]eventlog.Record{}}
 }
 
+// A found is what the log has of some events. What is in neither was removed.
+type found struct {
+	records map[uint64]eventlog.Record // by sequence
+	damaged map[uint64]error           // those that cannot be read, and why
+}
+
 // put keeps records, and drops those that came first where there are too many.
-func (s *shelf) put(records []eventlog.Record) {
+func (s *shelf) put(records ...eventlog.Record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, rec := range records {
@@ -60,12 +65,12 @@ func (s *shelf) put(records []eventlog.Record) {
 }
 
 // take adds to found what is at hand, and returns the rest.
-func (s *shelf) take(sequences []uint64, found map[uint64]eventlog.Record) (missing []uint64) {
+func (s *shelf) take(sequences []uint64, found found) (missing []uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, sequence := range sequences {
 		if rec, ok := s.records[sequence]; ok {
-			found[sequence] = rec
+			found.records[sequence] = rec
 		} else {
 			missing = append(missing, sequence)
 		}
@@ -73,42 +78,57 @@ func (s *shelf) take(sequences []uint64, found map[uint64]eventlog.Record) (miss
 	return missing
 }
 
-// get returns the records of those sequences, all of which were durable, that
-// are at hand or that the log still holds.
-func (s *shelf) get(ctx context.Context, sequences []uint64) (map[uint64]eventlog.Record, error) {
-	found := make(map[uint64]eventlog.Record, len(sequences))
-	missing := s.take(sequences, found)
+// get returns what is at hand, or what the log has, of those events, all of which
+// were durable. The error is that the log could not be asked.
+func (s *shelf) get(ctx context.Context, sequences []uint64) (found, error) {
+	out := found{records: make(map[uint64]eventlog.Record, len(sequences)), damaged: map[uint64]error{}}
+	missing := s.take(sequences, out)
 	if len(missing) == 0 {
-		return found, nil
+		return out, nil
 	}
 	select {
 	case s.reading <- struct{}{}:
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return found{}, ctx.Err()
 	}
 	defer func() { <-s.reading }()
-	missing = s.take(missing, found)
+	missing = s.take(missing, out)
 	slices.Sort(missing)
-	var mu sync.Mutex // held for found
+	var mu sync.Mutex // held for out
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(maxReads)
 	for len(missing) > 0 {
 		span := missing[:near(missing)]
 		missing = missing[len(span):]
-		g.Go(func() error {
-			return readSpan(ctx, s.log, span[0], span[len(span)-1], func(records []eventlog.Record) {
-				s.put(records)
-				mu.Lock()
-				defer mu.Unlock()
-				for _, rec := range records {
-					if _, ok := slices.BinarySearch(span, rec.Sequence); ok {
-						found[rec.Sequence] = rec
-					}
-				}
-			})
-		})
+		g.Go(func() error { return s.read(ctx, span, &mu, out) })
 	}
-	return found, g.Wait()
+	if err := g.Wait(); err != nil {
+		return found{}, err
+	}
+	return out, nil
+}
+
+// read adds to out what the log has of the events of span, and puts on the shelf
+// what lies between.
+func (s *shelf) read(ctx context.Context, span []uint64, mu *sync.Mutex, out found) error {
+	return scan(ctx, s.log, span[0], span[len(span)-1], func(rec eventlog.Record) error {
+		s.put(rec)
+		if _, ok := slices.BinarySearch(span, rec.Sequence); ok {
+			mu.Lock()
+			defer mu.Unlock()
+			out.records[rec.Sequence] = rec
+		}
+		return nil
+	}, func(d *eventlog.DamagedError) error {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, sequence := range span {
+			if d.First <= sequence && sequence <= d.Last {
+				out.damaged[sequence] = d.Err
+			}
+		}
+		return nil
+	})
 }
 
 // near returns how many of sequences, which are in order, lie so close together
@@ -120,26 +140,4 @@ func near(sequences []uint64) int {
 		n++
 	}
 	return n
-}
-
-// readSpan calls visit for the records from the one at first to the one at last
-// that the log still holds. last must be durable.
-func readSpan(ctx context.Context, events *eventlog.Log, first, last uint64, visit func([]eventlog.Record)) error {
-	r := events.Read(1)
-	r.Seek(first)
-	for r.Position() < last {
-		records, err := r.Next(ctx, int(min(last-r.Position(), maxRead)))
-		var gone *eventlog.TruncatedError
-		switch {
-		case errors.As(err, &gone):
-			r.Seek(gone.First)
-		case err != nil:
-			return err
-		}
-		for len(records) > 0 && records[len(records)-1].Sequence > last { // there are holes in the log
-			records = records[:len(records)-1]
-		}
-		visit(records)
-	}
-	return nil
 }

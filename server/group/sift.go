@@ -65,24 +65,21 @@ func (s *Service) siftRest(ctx context.Context, waiting []uint64, filter *subscr
 }
 
 // sift returns those of the waiting events, which are in order, that the log
-// holds and the filter does not select.
+// holds and the filter does not select. What cannot be read goes on waiting: it is
+// nobody's to drop.
 func (s *Service) sift(ctx context.Context, waiting []uint64, filter *subscription.Filter) (drop []uint64, err error) {
 	for len(waiting) > 0 {
 		span := waiting[:near(waiting)]
 		waiting = waiting[len(span):]
-		err := readSpan(ctx, s.events, span[0], span[len(span)-1], func(records []eventlog.Record) {
-			for _, rec := range records {
-				for len(span) > 0 && span[0] < rec.Sequence {
-					span = span[1:]
-				}
-				if len(span) == 0 || span[0] != rec.Sequence {
-					continue
-				}
-				if _, ok := s.selectEvent(rec, filter); !ok {
-					drop = append(drop, rec.Sequence)
-				}
+		err := scan(ctx, s.events, span[0], span[len(span)-1], func(rec eventlog.Record) error {
+			if _, ok := slices.BinarySearch(span, rec.Sequence); !ok {
+				return nil
 			}
-		})
+			if _, ok, err := s.selectEvent(rec, filter); !ok && err == nil {
+				drop = append(drop, rec.Sequence)
+			}
+			return nil
+		}, func(*eventlog.DamagedError) error { return nil })
 		if err != nil {
 			return nil, err
 		}

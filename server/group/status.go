@@ -2,13 +2,16 @@ package group
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
+	"github.com/sluicegate/sluice/server/eventlog"
 	"github.com/sluicegate/sluice/server/group/schedule"
+	"github.com/sluicegate/sluice/server/record"
 )
 
 const (
@@ -57,15 +60,21 @@ func (s *Service) addUnread(ctx context.Context, st *standing) error {
 		return nil
 	}
 	records, err := s.events.Read(st.position+1).Next(ctx, 1)
-	if err != nil || len(records) == 0 {
-		return nil //nolint:nilerr // it was removed meanwhile: the next look will tell
-	}
-	found, err := s.shelf.get(ctx, []uint64{records[0].Sequence})
-	if err != nil {
+	var gone *eventlog.TruncatedError
+	var damaged *eventlog.DamagedError
+	switch {
+	case errors.As(err, &gone), err == nil && len(records) == 0:
+		return nil // it was removed meanwhile: the next look will tell
+	case errors.As(err, &damaged):
+		st.OldestSequence, st.OldestTime = damaged.First, st.now // nobody knows when
+		return nil
+	case err != nil:
 		return err
 	}
-	e := s.decode(found, records[0].Sequence, false)
-	st.OldestSequence, st.OldestTime = e.GetSequence(), e.GetReceiveTime().AsTime()
+	st.OldestSequence, st.OldestTime = records[0].Sequence, records[0].Time
+	if o, err := record.ParseOutline(records[0].Data); err == nil {
+		st.OldestTime = o.Received
+	}
 	return nil
 }
 

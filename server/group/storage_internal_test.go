@@ -15,6 +15,7 @@ import (
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/apierror"
 	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/eventlog/local"
 	"github.com/sluicegate/sluice/server/record"
 	"github.com/sluicegate/sluice/server/subscription"
 )
@@ -31,7 +32,7 @@ func open(t *testing.T) *Service {
 // stopped returns a Service over logs of its own that was not started.
 func stopped(t *testing.T) *Service {
 	t.Helper()
-	engine, err := eventlog.Open(t.Context(), eventlog.Config{Dir: t.TempDir()})
+	engine, err := local.Open(t.Context(), local.Config{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +41,7 @@ func stopped(t *testing.T) *Service {
 
 // over returns a Service over the logs of an engine that was not started. In the
 // end both are closed.
-func over(t *testing.T, engine *eventlog.Engine, cfg eventlog.LogConfig) *Service {
+func over(t *testing.T, engine eventlog.Engine, cfg eventlog.LogConfig) *Service {
 	t.Helper()
 	events, err := engine.Log(t.Context(), cfg)
 	if err != nil {
@@ -187,12 +188,8 @@ func TestCatalogIsCompacted(t *testing.T) {
 	for i := range 100 {
 		hold(i%2 == 0)
 	}
-	state, err := s.catalog.log.State(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if state.Count > 80 {
-		t.Errorf("the catalog holds %d records of one group", state.Count)
+	if n := s.catalog.log.State().Count; n > 80 {
+		t.Errorf("the catalog holds %d records of one group", n)
 	}
 	again, err := openCatalog(t.Context(), s.engine)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/eventlog/local"
 )
 
 // nobody is a ResponseWriter that keeps the status only.
@@ -24,7 +25,7 @@ func (w *nobody) Write(p []byte) (int, error) { return len(p), nil }
 
 // The whole path of a callback but for the HTTP server, onto a real log.
 func BenchmarkHandler(b *testing.B) {
-	engine, err := eventlog.Open(b.Context(), eventlog.Config{Dir: b.TempDir(), MaxRecord: MaxRecord(defaultMaxBody)})
+	engine, err := local.Open(b.Context(), local.Config{Dir: b.TempDir(), MaxRecord: MaxRecord(defaultMaxBody)})
 	if err != nil {
 		b.Fatal(err)
 	}

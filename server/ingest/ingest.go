@@ -58,6 +58,11 @@ type Config struct {
 	// MaxBody is the largest body in bytes. 0 means 1 MiB.
 	MaxBody int
 
+	// MaxRecord is the largest record in bytes that the log takes. A callback that
+	// cannot be made to fit is too large, as one of more than MaxBody is. 0 is
+	// MaxRecord(MaxBody), with which every callback of MaxBody fits.
+	MaxRecord int
+
 	// CommitTimeout is how long a callback may wait to become durable. 0 means
 	// 3 s.
 	CommitTimeout time.Duration
@@ -74,10 +79,19 @@ type Config struct {
 	Registerer prometheus.Registerer
 }
 
+// maxEnvelope is what a record may hold besides the body as it came, and what
+// was read out of it.
+const maxEnvelope = 64 << 10
+
 // MaxRecord returns the largest record in bytes that a callback of at most
-// maxBody bytes can become, for eventlog.Config.MaxRecord: the body as it came,
-// as much again for what was read out of it, and the envelope.
-func MaxRecord(maxBody int) int { return 2*maxBody + 64<<10 }
+// maxBody bytes can become, for a log that is to take all of them: the body as
+// it came, as much again for what was read out of it, and the envelope.
+func MaxRecord(maxBody int) int { return 2*maxBody + maxEnvelope }
+
+// MaxBody returns the largest body in bytes that a log can hold that takes
+// records of at most maxRecord bytes: what is read out of it is given up where
+// both do not fit.
+func MaxBody(maxRecord int) int { return max(maxRecord-maxEnvelope, 0) }
 
 // A Service implements sluice.v1.CallbackService. It is safe for concurrent
 // use.
@@ -92,6 +106,7 @@ type Service struct {
 	logger     *slog.Logger
 	clock      func() time.Time
 	maxBody    int
+	maxRecord  int
 	timeout    time.Duration
 	warned     atomic.Int64 // Unix time in seconds of the last warning
 }
@@ -107,6 +122,8 @@ func New(cfg Config, events, quarantine *eventlog.Log) (*Service, error) {
 		maxBody:    cmp.Or(cfg.MaxBody, defaultMaxBody),
 		timeout:    cmp.Or(cfg.CommitTimeout, defaultCommitTimeout),
 	}
+	s.maxRecord = cmp.Or(cfg.MaxRecord, MaxRecord(s.maxBody))
+	s.maxBody = min(s.maxBody, MaxBody(s.maxRecord))
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}

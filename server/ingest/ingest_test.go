@@ -21,6 +21,7 @@ import (
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/eventlog/local"
 	"github.com/sluicegate/sluice/server/record"
 )
 
@@ -33,7 +34,7 @@ const ok = `{"errcode":0,"errmsg":"ok"}`
 type gate struct {
 	t                  *testing.T
 	dir                string
-	engine             *eventlog.Engine
+	engine             *local.Engine
 	events, quarantine *eventlog.Log
 	service            *Service
 	url                string
@@ -64,7 +65,7 @@ func start(t *testing.T, dir string, cfg Config, logs ...eventlog.LogConfig) *ga
 	g := &gate{t: t, dir: dir, registry: prometheus.NewRegistry()}
 	logger := slog.New(slog.NewTextHandler(&g.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
-	g.engine, err = eventlog.Open(t.Context(), eventlog.Config{
+	g.engine, err = local.Open(t.Context(), local.Config{
 		Dir: dir, MaxRecord: MaxRecord(defaultMaxBody), Logger: logger, Registerer: g.registry,
 	})
 	if err != nil {

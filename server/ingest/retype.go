@@ -51,6 +51,7 @@ func (s *Service) AppendRetyped(ctx context.Context, was, now *sluicev1.Event) (
 	}
 	got, err := s.events.Append(ctx, eventlog.Record{
 		Subject: record.Subject(now),
+		Key:     now.GetChatKey(),
 		ID:      record.ID(fmt.Sprintf("%s\nretyped %d by %d", was.GetKey(), was.GetSequence(), now.GetDecoderVersion())),
 		Data:    data,
 	})

@@ -135,7 +135,7 @@ func (s *Service) encode(p *post, e *sluicev1.Event, to *entry) error {
 func (s *Service) fit(e *sluicev1.Event) ([]byte, error) {
 	// revision_of may have to be added, which this leaves room for.
 	const revision = 16
-	limit := MaxRecord(s.maxBody) - revision
+	limit := s.maxRecord - revision
 	for shed := 0; ; shed++ {
 		data, err := record.Encode(e)
 		if err != nil {
@@ -186,7 +186,9 @@ func (s *Service) storeAll(ctx context.Context, entries []entry) error {
 // store makes one entry durable: as the first event with its key, as a revision
 // of that, or not again when the log holds the same already.
 func (s *Service) store(ctx context.Context, e *entry) error {
-	r := eventlog.Record{Subject: record.Subject(e.event), ID: record.ID(e.event.GetKey()), Data: e.data}
+	r := eventlog.Record{
+		Subject: record.Subject(e.event), Key: e.event.GetChatKey(), ID: record.ID(e.event.GetKey()), Data: e.data,
+	}
 	got, err := s.events.Append(ctx, r)
 	if err != nil {
 		return err
@@ -202,23 +204,25 @@ func (s *Service) store(ctx context.Context, e *entry) error {
 	}
 
 	e.outcome = failed
-	first, err := s.events.Get(ctx, got.Sequence)
+	was, err := s.original(ctx, got.Sequence)
+	var damaged *eventlog.DamagedError
 	switch {
 	case errors.Is(err, eventlog.ErrNotFound):
-		// Retention was faster than the dedupe window: nothing is left to be a
+		// It was removed, faster than the dedupe window: nothing is left to be a
 		// revision of.
 		e.outcome = stored
+	case errors.As(err, &damaged):
+		// Whether it says the same cannot be seen any more. What came now may be
+		// all that is left of it, so it is stored, as what it would be if the
+		// original could be read and differed.
+		e.outcome = revised
+		r.Data = record.Revise(e.data, got.Sequence)
 	case err != nil:
-		return err
+		return err // to be asked again: taken for new it would be stored twice
+	case sameContent(was, e.event):
+		e.outcome = duplicate
+		return nil
 	default:
-		was, err := record.Decode(first.Data, first.Sequence, s.events.Epoch(), true)
-		if err != nil {
-			return err
-		}
-		if sameContent(was, e.event) {
-			e.outcome = duplicate
-			return nil
-		}
 		e.outcome = revised
 		r.Data = record.Revise(e.data, got.Sequence)
 	}
@@ -236,6 +240,20 @@ func (s *Service) store(ctx context.Context, e *entry) error {
 		e.outcome = duplicate
 	}
 	return nil
+}
+
+// original returns the event at sequence, which one with the same key follows.
+// The error is one of eventlog.Log.Get.
+func (s *Service) original(ctx context.Context, sequence uint64) (*sluicev1.Event, error) {
+	rec, err := s.events.Get(ctx, sequence)
+	if err != nil {
+		return nil, err
+	}
+	e, err := record.Decode(rec.Data, rec.Sequence, s.events.Epoch(), true)
+	if err != nil {
+		return nil, &eventlog.DamagedError{Log: s.events.Name(), First: sequence, Last: sequence, Err: err}
+	}
+	return e, nil
 }
 
 // reasonCredential is the reason for a callback whose credential could not be

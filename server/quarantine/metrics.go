@@ -1,9 +1,7 @@
 package quarantine
 
 import (
-	"context"
 	"errors"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -39,9 +37,6 @@ func newMetrics(reg prometheus.Registerer, log *eventlog.Log) (*metrics, error) 
 // extent reads on each scrape how much is in quarantine.
 type extent struct{ log *eventlog.Log }
 
-// stateTimeout bounds what a scrape waits for the log.
-const stateTimeout = time.Second
-
 var (
 	entriesDesc = prometheus.NewDesc("sluice_quarantine_entries", "Entries in quarantine.", nil, nil)
 	bytesDesc   = prometheus.NewDesc("sluice_quarantine_bytes", "Bytes that they take.", nil, nil)
@@ -53,14 +48,9 @@ func (extent) Describe(to chan<- *prometheus.Desc) {
 	to <- bytesDesc
 }
 
-// Collect implements prometheus.Collector. A log that cannot tell leaves a gap.
+// Collect implements prometheus.Collector.
 func (x extent) Collect(to chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), stateTimeout)
-	defer cancel()
-	state, err := x.log.State(ctx)
-	if err != nil {
-		return
-	}
+	state := x.log.State()
 	to <- prometheus.MustNewConstMetric(entriesDesc, prometheus.GaugeValue, float64(state.Count))
 	to <- prometheus.MustNewConstMetric(bytesDesc, prometheus.GaugeValue, float64(state.Bytes))
 }

@@ -53,13 +53,29 @@ func (s *Service) ReparseQuarantine(
 		return res, s.scan(ctx, after, visit)
 	}
 	size = maxPageSize
-	return res, s.each(ctx, req.GetSequences(), visit)
+	return res, each(req.GetSequences(), func(sequence uint64) error {
+		e, err := s.get(ctx, sequence)
+		var damaged *eventlog.DamagedError
+		switch {
+		case errors.Is(err, eventlog.ErrNotFound):
+			return nil
+		case errors.As(err, &damaged):
+			e = damagedEntry(sequence)
+		case err != nil:
+			return err
+		}
+		_, err = visit(e)
+		return err
+	})
 }
 
 // move has an entry read again, and removes it once its events are durable. A
 // crash in between leaves it in both places, until it is moved again: see
 // ingest.Service.Restore.
 func (s *Service) move(ctx context.Context, e *sluicev1.QuarantineEntry, dryRun bool) (*sluicev1.ReparsedEntry, error) {
+	if e.GetReason() == reasonDamaged {
+		return &sluicev1.ReparsedEntry{Sequence: e.GetSequence(), Reason: reasonDamaged}, nil
+	}
 	again, err := s.ingest.Restore(ctx, e, dryRun)
 	switch {
 	case err != nil:
@@ -70,7 +86,7 @@ func (s *Service) move(ctx context.Context, e *sluicev1.QuarantineEntry, dryRun 
 		s.metrics.reparsed.WithLabelValues("kept").Inc()
 		return again, nil
 	}
-	if err := s.remove(ctx, e.GetSequence()); err != nil && !errors.Is(err, eventlog.ErrNotFound) {
+	if err := s.log.Delete(ctx, e.GetSequence()); err != nil && !errors.Is(err, eventlog.ErrNotFound) {
 		return nil, err
 	}
 	s.metrics.reparsed.WithLabelValues("moved").Inc()
@@ -89,23 +105,23 @@ func (s *Service) DiscardQuarantineEntries(
 	defer func() {
 		s.audit(ctx, "quarantine entries discarded", res.GetDiscarded(), slog.String("reason", reason))
 	}()
-	return res, s.each(ctx, req.GetSequences(), func(e *sluicev1.QuarantineEntry) (bool, error) {
-		err := s.remove(ctx, e.GetSequence())
+	return res, each(req.GetSequences(), func(sequence uint64) error {
+		err := s.log.Delete(ctx, sequence)
 		switch {
 		case errors.Is(err, eventlog.ErrNotFound):
 		case err != nil:
-			return false, err
+			return err
 		default:
-			res.Discarded = append(res.Discarded, e.GetSequence())
+			res.Discarded = append(res.Discarded, sequence)
 			s.metrics.discarded.Inc()
 		}
-		return true, nil
+		return nil
 	})
 }
 
-// each calls visit for the entries at sequences, in order of receipt, as scan
-// does. It passes over those that are not there.
-func (s *Service) each(ctx context.Context, sequences []uint64, visit func(*sluicev1.QuarantineEntry) (bool, error)) error {
+// each calls visit for the sequences that a request names, each once and in
+// order, until it returns an error.
+func each(sequences []uint64, visit func(sequence uint64) error) error {
 	sequences = slices.Clone(sequences)
 	slices.Sort(sequences)
 	sequences = slices.Compact(sequences)
@@ -113,14 +129,7 @@ func (s *Service) each(ctx context.Context, sequences []uint64, visit func(*slui
 		return apierror.InvalidField("sequences", "must be from 1 to %d numbers of entries, which begin with 1", maxPageSize)
 	}
 	for _, sequence := range sequences {
-		e, err := s.get(ctx, sequence)
-		if errors.Is(err, eventlog.ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if more, err := visit(e); err != nil || !more {
+		if err := visit(sequence); err != nil {
 			return err
 		}
 	}

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
@@ -91,7 +90,8 @@ func (s *Service) ListQuarantineEntries(
 		}
 		scanned++
 		last = e.GetSequence()
-		if oneOf(e.GetSource(), req.GetSources()) && oneOf(e.GetReason(), req.GetReasons()) {
+		selected := oneOf(e.GetSource(), req.GetSources()) && oneOf(e.GetReason(), req.GetReasons())
+		if selected || e.GetReason() == reasonDamaged { // which may be what is looked for
 			e.Raw = nil
 			res.Entries = append(res.Entries, e)
 		}
@@ -144,76 +144,67 @@ func (s *Service) ListRejections(
 	return res, nil
 }
 
+// reasonDamaged is the reason of an entry that is there and cannot be read: no
+// more is known of it than its sequence.
+const reasonDamaged = "DAMAGED"
+
 // scan calls visit for each entry behind the one at sequence after, in order of
 // receipt, until it returns false or an error. It stops at what is durable when
-// it begins.
+// it begins. Entries that cannot be read are among those, with reasonDamaged.
 func (s *Service) scan(ctx context.Context, after uint64, visit func(*sluicev1.QuarantineEntry) (bool, error)) error {
-	r, end := s.log.Read(after+1), s.log.Durable()
-	for r.Position() < end {
-		records, err := next(ctx, r)
-		var gone *eventlog.TruncatedError
-		switch {
-		case errors.As(err, &gone):
-			r.Seek(gone.First)
-			continue
-		case err != nil:
+	step := func(e *sluicev1.QuarantineEntry) error {
+		if more, err := visit(e); err != nil || more {
 			return err
 		}
-		for _, rec := range records {
-			if rec.Sequence > end {
-				return nil
-			}
-			e, err := decode(rec)
+		return eventlog.ErrStop
+	}
+	end := s.log.Durable()
+	for first := after + 1; first <= end; {
+		err := s.log.Scan(ctx, first, end, func(rec eventlog.Record) error {
+			e, err := s.decode(rec)
 			if err != nil {
-				return err
+				e = damagedEntry(rec.Sequence)
 			}
-			if more, err := visit(e); err != nil || !more {
+			return step(e)
+		})
+		var damaged *eventlog.DamagedError
+		if !errors.As(err, &damaged) || damaged.Log != s.log.Name() {
+			return err
+		}
+		for n := damaged.First; n <= min(damaged.Last, end); n++ {
+			if err := step(damagedEntry(n)); errors.Is(err, eventlog.ErrStop) {
+				return nil
+			} else if err != nil {
 				return err
 			}
 		}
+		first = damaged.Last + 1
 	}
 	return nil
 }
 
-// patience bounds one look at the log, and one change: a storage that is down
-// may come back, but a client rather tries again than waits for it.
-const patience = 5 * time.Second
-
-// next returns some of the records that r is behind.
-func next(ctx context.Context, r *eventlog.Reader) ([]eventlog.Record, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	return r.Next(ctx, maxPageSize)
-}
-
-// get returns one entry, or eventlog.ErrNotFound.
+// get returns one entry, eventlog.ErrNotFound, or a *eventlog.DamagedError.
 func (s *Service) get(ctx context.Context, sequence uint64) (*sluicev1.QuarantineEntry, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
 	rec, err := s.log.Get(ctx, sequence)
 	if err != nil {
 		return nil, err
 	}
-	return decode(rec)
+	return s.decode(rec)
 }
 
-// remove removes one entry. It returns eventlog.ErrNotFound when somebody else
-// was faster.
-func (s *Service) remove(ctx context.Context, sequence uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	return s.log.Delete(ctx, sequence)
-}
-
-// decode returns the entry that rec holds.
-func decode(rec eventlog.Record) (*sluicev1.QuarantineEntry, error) {
+// decode returns the entry that rec holds, or a *eventlog.DamagedError.
+func (s *Service) decode(rec eventlog.Record) (*sluicev1.QuarantineEntry, error) {
 	e := &sluicev1.QuarantineEntry{}
 	if err := proto.Unmarshal(rec.Data, e); err != nil {
-		return nil, fmt.Errorf("quarantine entry %d: %w", rec.Sequence, err)
+		return nil, &eventlog.DamagedError{Log: s.log.Name(), First: rec.Sequence, Last: rec.Sequence, Err: err}
 	}
 	e.Sequence = rec.Sequence
 	e.RawBytes = uint32(len(e.GetRaw())) //nolint:gosec // at most max_body
 	return e, nil
+}
+
+func damagedEntry(sequence uint64) *sluicev1.QuarantineEntry {
+	return &sluicev1.QuarantineEntry{Sequence: sequence, Reason: reasonDamaged}
 }
 
 // page returns how many entries a page has, and the sequence that it begins

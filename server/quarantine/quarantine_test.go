@@ -20,6 +20,7 @@ import (
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server"
 	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/eventlog/local"
 	"github.com/sluicegate/sluice/server/ingest"
 	"github.com/sluicegate/sluice/server/servertest"
 )
@@ -51,7 +52,7 @@ func (g gate) isolate(entries ...*sluicev1.QuarantineEntry) {
 	g.t.Helper()
 	g.Stop()
 	ctx := context.Background()
-	engine, err := eventlog.Open(ctx, eventlog.Config{
+	engine, err := local.Open(ctx, local.Config{
 		Dir: g.Config.DataDir, MaxRecord: ingest.MaxRecord(int(g.Config.MaxBody)),
 	})
 	if err != nil {

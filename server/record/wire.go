@@ -14,12 +14,14 @@ import (
 const (
 	sequenceField    protowire.Number = 1
 	cursorField      protowire.Number = 2
+	keyField         protowire.Number = 7
 	receiveTimeField protowire.Number = 4
 	rawField         protowire.Number = 11
 	chatKeyField     protowire.Number = 12
 	messageField     protowire.Number = 20
 
-	sendTimeField protowire.Number = 3 // of Message
+	messageIDField protowire.Number = 1 // of Message
+	sendTimeField  protowire.Number = 3 // of Message
 )
 
 var errWire = errors.New("not the stored form of an event")
@@ -76,6 +78,35 @@ func ParseOutline(data []byte) (Outline, error) {
 		return err
 	})
 	return o, err
+}
+
+// An Identity is the names under which others know an event.
+type Identity struct {
+	Key, ChatKey string
+	MessageID    string // the vendor's; "" for an event that is no message
+}
+
+// ParseIdentity returns the identity of the event that data, as Encode or Revise
+// returned it, stands for. It walks the outermost fields and those of a message,
+// and no others.
+func ParseIdentity(data []byte) (id Identity, err error) {
+	err = fields(data, func(n protowire.Number, _, value []byte) error {
+		switch n { //nolint:exhaustive // of the constants of a Number none is a field
+		case keyField:
+			id.Key = string(value)
+		case chatKeyField:
+			id.ChatKey = string(value)
+		case messageField:
+			return fields(value, func(n protowire.Number, _, value []byte) error {
+				if n == messageIDField {
+					id.MessageID = string(value)
+				}
+				return nil
+			})
+		}
+		return nil
+	})
+	return id, err
 }
 
 // parseSendTime returns the send_time of a message; zero when it has none.

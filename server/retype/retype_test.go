@@ -21,6 +21,7 @@ import (
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/callback"
 	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/eventlog/local"
 	"github.com/sluicegate/sluice/server/record"
 	"github.com/sluicegate/sluice/server/servertest"
 )
@@ -50,7 +51,7 @@ func history(t *testing.T, events ...*sluicev1.Event) *servertest.Server {
 	t.Helper()
 	srv := servertest.Start(t)
 	srv.Stop()
-	engine, err := eventlog.Open(t.Context(), eventlog.Config{Dir: srv.Config.DataDir})
+	engine, err := local.Open(t.Context(), local.Config{Dir: srv.Config.DataDir})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -13,7 +11,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/eventlog"
@@ -23,6 +20,14 @@ import (
 // read a little longer.)
 var small = eventlog.LogConfig{MaxBytes: 1 << 20, DropOldest: true}
 
+// retained waits until retention has done its work on a small log, and returns
+// what is left.
+func (g *gate) retained() eventlog.State {
+	g.tb.Helper()
+	g.await(func() bool { return g.log.State().Bytes <= uint64(small.MaxBytes) })
+	return g.log.State()
+}
+
 func large(i int) *sluicev1.Event { return text(fmt.Sprint(i) + strings.Repeat("x", 64<<10)) }
 
 func TestGapFailsTheStream(t *testing.T) {
@@ -30,9 +35,9 @@ func TestGapFailsTheStream(t *testing.T) {
 	for i := range 200 {
 		g.post(large(i))
 	}
-	state, err := g.log.State(g.ctx)
-	if err != nil || state.First < 10 {
-		t.Fatalf("State() = %+v, %v, want the oldest removed", state, err)
+	state := g.retained()
+	if state.First < 10 {
+		t.Fatalf("State() = %+v, want the oldest removed", state)
 	}
 	want := map[string]string{"sequence": "8", "first_sequence": fmt.Sprint(state.First)}
 	for _, start := range []*sluicev1.Position{atCursor(g.cursor(7)), atSequence(8)} {
@@ -48,10 +53,7 @@ func TestGapIsReportedAndSkipped(t *testing.T) {
 	for i := range 200 {
 		g.post(large(i))
 	}
-	state, err := g.log.State(g.ctx)
-	if err != nil {
-		t.Fatalf("State: %v", err)
-	}
+	state := g.retained()
 	s := g.subscribe(&sluicev1.SubscribeRequest{Start: atCursor(g.cursor(7)), Stop: latest(), OnGap: sluicev1.OnGap_ON_GAP_SKIP})
 	s.opened()
 	if s.cursor != g.cursor(7) {
@@ -154,68 +156,5 @@ func TestEarliestMovesWithRetention(t *testing.T) {
 				t.Errorf("position = %d, want 205", st.position)
 			}
 		})
-	}
-}
-
-// A storage that is gone for a while is waited for, with heartbeats, and nothing
-// is lost or comes twice.
-func TestOutageOfTheStorageIsWaitedOut(t *testing.T) {
-	if testing.Short() {
-		t.Skip("waits for a storage that takes 10s to give up")
-	}
-	t.Parallel()
-	g := newGate(t, eventlog.LogConfig{})
-	s := g.subscribe(&sluicev1.SubscribeRequest{HeartbeatInterval: durationpb.New(time.Second)})
-	s.opened()
-	s.caughtUp()
-	const posts = 200
-	for i := range posts { // more than is on the way or kept in memory
-		g.post(large(i))
-	}
-
-	// The next high-water mark cannot be written, so the storage is restarted,
-	// which fails until its directory is back.
-	away := filepath.Join(t.TempDir(), "away")
-	if err := os.Rename(g.dir, away); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(g.dir, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	g.post(text("more"))
-	g.await(func() bool { return g.engine.Err() != nil })
-
-	var got []uint64
-	for checkpoints := 0; checkpoints < 2; {
-		frame := s.next()
-		got = append(got, sequences(frame.GetEvents().GetEvents())...)
-		if c := frame.GetCheckpoint(); c != nil {
-			if checkpoints++; c.GetCaughtUp() || c.GetSequence() != uint64(len(got)) {
-				t.Errorf("heartbeat = %v after event %d", c, len(got))
-			}
-		}
-	}
-	if len(got) > posts {
-		t.Fatal("everything was read: the test shows nothing")
-	}
-
-	// Who comes now is told so, and does not hang.
-	unavailable := sluicev1.ErrorReason_ERROR_REASON_LOG_UNAVAILABLE
-	_, err := g.subscribe(&sluicev1.SubscribeRequest{}).stream.Recv()
-	wantError(t, err, codes.Unavailable, unavailable, nil)
-	_, err = g.client.ListEvents(g.ctx, &sluicev1.ListEventsRequest{})
-	wantError(t, err, codes.Unavailable, unavailable, nil)
-	_, err = g.client.GetEvent(g.ctx, &sluicev1.GetEventRequest{Sequence: 1})
-	wantError(t, err, codes.Unavailable, unavailable, nil)
-
-	g.await(func() bool {
-		return os.RemoveAll(g.dir) == nil && os.Rename(away, g.dir) == nil
-	})
-	g.await(func() bool { return g.engine.Err() == nil })
-	for len(got) < posts+1 {
-		got = append(got, sequences(s.next().GetEvents().GetEvents())...)
-	}
-	if !slices.Equal(got, upTo(1, posts+1)) {
-		t.Errorf("got %v", got)
 	}
 }

@@ -111,21 +111,21 @@ func (p *page) add(e *sluicev1.Event, size int) bool {
 // forward fills p from the records from first on and before end. It returns the
 // sequence to go on with, 0 when there is none.
 func (s *Service) forward(ctx context.Context, p *page, first, end uint64) (next uint64, err error) {
-	err = s.scan(ctx, first, end, func(rec eventlog.Record) (bool, error) {
+	err = s.log.Scan(ctx, first, end-1, func(rec eventlog.Record) error {
 		if p.scans == 0 || len(p.events) == p.size {
 			next = rec.Sequence
-			return false, nil
+			return eventlog.ErrStop
 		}
 		p.scans--
 		e, err := p.pick(ctx, rec)
 		if err != nil {
-			return false, err
+			return err
 		}
 		if e != nil && !p.add(e, len(rec.Data)) {
 			next = rec.Sequence
-			return false, nil
+			return eventlog.ErrStop
 		}
-		return true, nil
+		return nil
 	})
 	return next, err
 }
@@ -164,11 +164,11 @@ type window struct {
 // the oldest ones while the rest, of two or more, is still more than fits a
 // page: the page is full before they are missed.
 func (s *Service) window(ctx context.Context, p *page, first, end uint64) (w window, err error) {
-	err = s.scan(ctx, first, end, func(rec eventlog.Record) (bool, error) {
+	err = s.log.Scan(ctx, first, end-1, func(rec eventlog.Record) error {
 		p.scans--
 		e, err := p.pick(ctx, rec)
 		if e == nil || err != nil {
-			return true, err
+			return err
 		}
 		w.events, w.sizes = append(w.events, e), append(w.sizes, len(rec.Data))
 		w.bytes += len(rec.Data)
@@ -177,7 +177,7 @@ func (s *Service) window(ctx context.Context, p *page, first, end uint64) (w win
 			w.events[0] = nil
 			w.events, w.sizes = w.events[1:], w.sizes[1:]
 		}
-		return true, nil
+		return nil
 	})
 	return w, err
 }

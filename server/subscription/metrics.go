@@ -16,6 +16,7 @@ const (
 	endedStop      = "stop"      // the stream reached the stop it was given
 	endedDraining  = "draining"  // the server stops
 	endedTruncated = "truncated" // retention passed the reader
+	endedDamaged   = "damaged"   // stored events cannot be read
 	endedError     = "error"     // anything else
 )
 
@@ -35,10 +36,10 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 		}),
 		ended: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sluice_subscription_ended_total",
-			Help: "Streams that ended, by reason: client, stop, draining, truncated or error.",
+			Help: "Streams that ended, by reason: client, stop, draining, truncated, damaged or error.",
 		}, []string{"reason"}),
 	}
-	for _, reason := range []string{endedClient, endedStop, endedDraining, endedTruncated, endedError} {
+	for _, reason := range []string{endedClient, endedStop, endedDraining, endedTruncated, endedDamaged, endedError} {
 		m.ended.WithLabelValues(reason)
 	}
 	if r == nil {

@@ -3,7 +3,6 @@ package subscription
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"strconv"
 	"time"
@@ -15,9 +14,6 @@ import (
 	"github.com/sluicegate/sluice/server/eventlog"
 	"github.com/sluicegate/sluice/server/record"
 )
-
-// patience is how long a read of records that are there may take.
-const patience = time.Second
 
 // A place is a cut between two records of the log. It is right before the
 // record at sequence or, when time is set, right before the first one from
@@ -48,12 +44,10 @@ type span struct {
 // without a time. What stands before start is not in the span, whether or not
 // the log still holds it.
 func (s *Service) span(ctx context.Context, start, stop *sluicev1.Position) (span, error) {
-	state, err := within(ctx, s.log.State)
-	if err != nil {
-		return span{}, err
-	}
+	state := s.log.State()
 	_, isTime := start.GetAt().(*sluicev1.Position_ReceiveTime)
 	out := span{stop: never, state: state, earliest: isTime || start.GetAnchor() == sluicev1.Anchor_ANCHOR_EARLIEST}
+	var err error
 	if out.start, err = s.place(ctx, start, "start", state); err != nil {
 		return span{}, err
 	}
@@ -91,7 +85,7 @@ func (s *Service) place(ctx context.Context, p *sluicev1.Position, field string,
 		if err := at.ReceiveTime.CheckValid(); err != nil {
 			return place{}, apierror.InvalidField(field+".receive_time", "is not a time")
 		}
-		found, err := s.placeOfTime(ctx, at.ReceiveTime.AsTime(), state)
+		found, err := s.placeOfTime(ctx, at.ReceiveTime.AsTime(), state, isStop)
 		if isStop && found.time.Before(time.Now()) {
 			found.time = time.Time{} // it is past: the end of the log it is
 		}
@@ -113,10 +107,7 @@ func (s *Service) place(ctx context.Context, p *sluicev1.Position, field string,
 // *eventlog.TruncatedError when retention has passed p, and an *apierror.Error
 // that names field when p is none.
 func (s *Service) Resolve(ctx context.Context, p *sluicev1.Position, field string) (uint64, error) {
-	state, err := within(ctx, s.log.State)
-	if err != nil {
-		return 0, err
-	}
+	state := s.log.State()
 	at, err := s.place(ctx, p, field, state)
 	switch {
 	case err != nil:
@@ -152,79 +143,44 @@ func (s *Service) parseCursor(text, field string, state eventlog.State) (record.
 }
 
 // placeOfTime returns the place of the first event received at t or later.
-func (s *Service) placeOfTime(ctx context.Context, t time.Time, state eventlog.State) (place, error) {
-	from, err := within(ctx, func(ctx context.Context) (uint64, error) { return s.log.SequenceAt(ctx, t) })
+// Where events that cannot be read might be that one, they are in the span: it
+// starts before them, or stops behind them, and whoever reads it meets them.
+func (s *Service) placeOfTime(ctx context.Context, t time.Time, state eventlog.State, isStop bool) (place, error) {
+	from, err := s.log.SequenceAt(ctx, t)
 	if err != nil {
 		return place{}, err
 	}
 	// Events are stored in nearly the order in which they were received: the
 	// first one is nearly always the one.
 	p := place{sequence: from, time: t}
-	err = s.scan(ctx, from, state.Last+1, func(rec eventlog.Record) (bool, error) {
-		e, err := record.Decode(rec.Data, rec.Sequence, s.log.Epoch(), false)
-		if err != nil {
-			return false, err
+	for from <= state.Last {
+		err := s.log.Scan(ctx, from, state.Last, func(rec eventlog.Record) error {
+			e, err := s.decode(rec, false)
+			if err != nil {
+				return err
+			}
+			if p.reached(rec.Sequence, e.GetReceiveTime().AsTime()) {
+				p = place{sequence: rec.Sequence}
+				return eventlog.ErrStop
+			}
+			return nil
+		})
+		var damaged *eventlog.DamagedError
+		switch {
+		case err == nil:
+			from = state.Last + 1
+		case !errors.As(err, &damaged):
+			return place{}, err
+		case !isStop:
+			return place{sequence: damaged.First}, nil
+		default:
+			from = damaged.Last + 1
 		}
-		if p.reached(rec.Sequence, e.GetReceiveTime().AsTime()) {
-			p = place{sequence: rec.Sequence}
-			return false, nil
-		}
-		return true, nil
-	})
+	}
 	if !p.time.IsZero() {
 		p.sequence = max(p.sequence, state.Last+1)
 	}
-	return p, err
-}
-
-// scan calls visit for each record from from on and before end, in order, until
-// it returns false or an error. Records that retention removes meanwhile are
-// passed over. end must not be beyond what is durable.
-func (s *Service) scan(ctx context.Context, from, end uint64, visit func(eventlog.Record) (bool, error)) error {
-	r := s.log.Read(max(from, 1))
-	for r.Position()+1 < end {
-		records, err := s.next(ctx, r, int(min(end-r.Position()-1, maxBatch)))
-		var gone *eventlog.TruncatedError
-		switch {
-		case errors.As(err, &gone):
-			r.Seek(gone.First)
-			continue
-		case err != nil:
-			return err
-		}
-		for _, rec := range records {
-			if rec.Sequence >= end {
-				return nil
-			}
-			if more, err := visit(rec); err != nil || !more {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// next is r.Next for a reader that is behind what is durable. It returns no
-// records when none but removed ones were left.
-func (s *Service) next(ctx context.Context, r *eventlog.Reader, limit int) ([]eventlog.Record, error) {
-	before := r.Position()
-	records, err := within(ctx, func(ctx context.Context) ([]eventlog.Record, error) { return r.Next(ctx, limit) })
-	if errors.Is(err, eventlog.ErrUnavailable) && r.Position() > before {
-		return nil, nil
-	}
-	return records, err
-}
-
-// within returns what read does. A read that takes longer than patience is
-// eventlog.ErrUnavailable: a client rather tries again than hangs.
-func within[T any](ctx context.Context, read func(context.Context) (T, error)) (T, error) {
-	bounded, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	v, err := read(bounded)
-	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
-		err = fmt.Errorf("%w: a read took longer than %v", eventlog.ErrUnavailable, patience)
-	}
-	return v, err
+	return p, nil
 }
 
 // checkHeld reports a start that retention has passed.

@@ -32,22 +32,22 @@ func (s *Service) Scan(
 	if err := sp.checkHeld(); err != nil {
 		return err
 	}
-	first, end := sp.start.sequence, sp.state.Last+1
+	first, last := sp.start.sequence, sp.state.Last
 	newest := make(map[uint64]uint64) // of the revisions of an event, by its sequence
-	err = s.scan(ctx, first, end, func(rec eventlog.Record) (bool, error) {
+	err = s.log.Scan(ctx, first, last, func(rec eventlog.Record) error {
 		if of := record.RevisionOf(rec.Data); of != 0 {
 			newest[of] = rec.Sequence
 		}
-		return true, nil
+		return nil
 	})
 	if err != nil {
 		return err
 	}
-	return s.scan(ctx, first, min(sp.stop.sequence, end), func(rec eventlog.Record) (bool, error) {
+	return s.log.Scan(ctx, first, min(sp.stop.sequence-1, last), func(rec eventlog.Record) error {
 		e, err := selector.pick(ctx, rec)
 		if e == nil || err != nil {
-			return true, err
+			return err
 		}
-		return true, visit(e, newest[cmp.Or(e.GetRevisionOf(), e.GetSequence())] > e.GetSequence())
+		return visit(e, newest[cmp.Or(e.GetRevisionOf(), e.GetSequence())] > e.GetSequence())
 	})
 }

@@ -70,6 +70,7 @@ func (s *Service) Subscribe(req *sluicev1.SubscribeRequest, out grpc.ServerStrea
 	err = st.run(ctx)
 	reason := endedError
 	var gone *eventlog.TruncatedError
+	var damaged *eventlog.DamagedError
 	switch {
 	case errors.Is(err, errStopped):
 		reason, err = endedStop, st.checkpoint()
@@ -81,6 +82,8 @@ func (s *Service) Subscribe(req *sluicev1.SubscribeRequest, out grpc.ServerStrea
 		reason = endedClient
 	case errors.As(err, &gone):
 		reason = endedTruncated
+	case errors.As(err, &damaged):
+		reason = endedDamaged
 	}
 	s.metrics.ended.WithLabelValues(reason).Inc()
 	s.logger.InfoContext(ctx, "subscription ended",
@@ -174,15 +177,18 @@ func (st *stream) run(ctx context.Context) error {
 		expired := wait.Err() != nil
 		cancel()
 		var gone *eventlog.TruncatedError
+		var damaged *eventlog.DamagedError
 		switch {
 		case err == nil:
 			err = st.deliver(ctx, records)
 		case ctx.Err() != nil:
 			err = ctx.Err()
+		case errors.As(err, &gone):
+			err = st.passRemoved(gone)
+		case errors.As(err, &damaged):
+			err = st.passDamaged(damaged)
 		case expired:
 			err = nil
-		case errors.As(err, &gone):
-			err = st.skip(gone)
 		case errors.Is(err, eventlog.ErrUnavailable):
 			err = pause(ctx, retryDelay)
 		}
@@ -199,10 +205,7 @@ func (st *stream) run(ctx context.Context) error {
 // wakeAt returns until when to wait for records.
 func (st *stream) wakeAt() time.Time {
 	at := st.sent.Add(st.heartbeat)
-	switch {
-	case !st.caughtUp(): // there is something, if it was not removed
-		return earlier(at, time.Now().Add(patience))
-	case !st.stop.time.IsZero():
+	if st.caughtUp() && !st.stop.time.IsZero() {
 		return earlier(at, st.stop.time)
 	}
 	return at
@@ -224,7 +227,11 @@ func (st *stream) deliver(ctx context.Context, records []eventlog.Record) error 
 	st.earliest = false
 	for _, rec := range records {
 		e, err := st.take(ctx, rec)
-		if err == nil && e != nil {
+		var damaged *eventlog.DamagedError
+		switch {
+		case errors.As(err, &damaged):
+			err = st.passDamaged(damaged)
+		case err == nil && e != nil:
 			err = st.push(ctx, e, len(rec.Data))
 		}
 		if err != nil {
@@ -242,11 +249,13 @@ func (st *stream) deliver(ctx context.Context, records []eventlog.Record) error 
 // take returns the event that rec holds, or nil when it is not asked for. It
 // returns errStopped when rec is behind the stop.
 func (st *stream) take(ctx context.Context, rec eventlog.Record) (*sluicev1.Event, error) {
-	if st.started && st.stop.time.IsZero() {
+	if st.stop.time.IsZero() {
 		if rec.Sequence >= st.stop.sequence {
 			return nil, errStopped
 		}
-		return st.pick(ctx, rec)
+		if st.started {
+			return st.pick(ctx, rec)
+		}
 	}
 	e, err := st.decode(rec)
 	if err != nil {
@@ -313,23 +322,6 @@ func (st *stream) keepAlive() error {
 	return st.checkpoint()
 }
 
-// skip goes on with the oldest record held, if that is wanted.
-func (st *stream) skip(gone *eventlog.TruncatedError) error {
-	if !st.earliest && !st.skipGaps {
-		return gone
-	}
-	st.reader.Seek(gone.First)
-	first := st.position + 1
-	st.position = gone.First - 1
-	st.behind = true
-	if st.earliest {
-		return nil
-	}
-	return st.send(&sluicev1.SubscribeResponse{
-		Frame: &sluicev1.SubscribeResponse_Gap{Gap: &sluicev1.Gap{FirstSequence: first, LastSequence: gone.First - 1}},
-	})
-}
-
 func (st *stream) opened() error {
 	o := &sluicev1.Opened{LastSequence: st.state.Last, HeartbeatInterval: durationpb.New(st.heartbeat)}
 	if st.state.Count > 0 {
@@ -348,7 +340,7 @@ func (st *stream) checkpoint() error {
 
 // send sends frame with the cursor of the position.
 func (st *stream) send(frame *sluicev1.SubscribeResponse) error {
-	frame.Cursor = record.Cursor{Epoch: st.epoch, Sequence: st.position}.String()
+	frame.Cursor = record.Cursor{Epoch: st.log.Epoch(), Sequence: st.position}.String()
 	err := st.out.Send(frame)
 	st.sent = time.Now()
 	return err

@@ -300,7 +300,9 @@ func TestClosedLogEndsTheStream(t *testing.T) {
 	}
 	_, err := s.rest()
 	wantError(t, err, codes.Unavailable, sluicev1.ErrorReason_ERROR_REASON_DRAINING, nil)
-	_, err = g.subscribe(&sluicev1.SubscribeRequest{}).stream.Recv()
+	s = g.subscribe(&sluicev1.SubscribeRequest{Start: earliest()})
+	s.opened()
+	_, err = s.rest()
 	wantError(t, err, codes.Unavailable, sluicev1.ErrorReason_ERROR_REASON_DRAINING, nil)
 }
 

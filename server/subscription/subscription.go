@@ -72,7 +72,7 @@ func (s *Service) GetEvent(ctx context.Context, req *sluicev1.GetEventRequest) (
 	if sequence == 0 {
 		return nil, apierror.InvalidField("sequence", "must be 1 or more")
 	}
-	rec, err := within(ctx, func(ctx context.Context) (eventlog.Record, error) { return s.log.Get(ctx, sequence) })
+	rec, err := s.log.Get(ctx, sequence)
 	if errors.Is(err, eventlog.ErrNotFound) {
 		return nil, &apierror.Error{
 			Code:     codes.NotFound,
@@ -85,17 +85,27 @@ func (s *Service) GetEvent(ctx context.Context, req *sluicev1.GetEventRequest) (
 	if err != nil {
 		return nil, err
 	}
-	e, err := record.Decode(rec.Data, rec.Sequence, s.log.Epoch(), req.GetIncludeRaw())
+	e, err := s.decode(rec, req.GetIncludeRaw())
 	if err != nil {
 		return nil, err
 	}
 	return &sluicev1.GetEventResponse{Event: e}, nil
 }
 
+// decode returns the event that rec holds. Bytes that are none are damaged as
+// much as those that the storage cannot read: *eventlog.DamagedError.
+func (s *Service) decode(rec eventlog.Record, raw bool) (*sluicev1.Event, error) {
+	e, err := record.Decode(rec.Data, rec.Sequence, s.log.Epoch(), raw)
+	if err != nil {
+		return nil, &eventlog.DamagedError{Log: s.log.Name(), First: rec.Sequence, Last: rec.Sequence, Err: err}
+	}
+	return e, nil
+}
+
 // A selector turns records into the events that a request asks for.
 type selector struct {
+	service  *Service
 	filter   *Filter
-	epoch    string
 	raw      bool // whether events have raw
 	failures prometheus.Counter
 }
@@ -105,11 +115,11 @@ func (s *Service) selector(filter *sluicev1.EventFilter, raw bool) (*selector, e
 	if err != nil {
 		return nil, err
 	}
-	return &selector{filter: compiled, epoch: s.log.Epoch(), raw: raw, failures: s.metrics.filterErrors}, nil
+	return &selector{service: s, filter: compiled, raw: raw, failures: s.metrics.filterErrors}, nil
 }
 
 // pick returns the event that rec holds, or nil when the filter does not select
-// it.
+// it. The error is a *eventlog.DamagedError or that of ctx.
 func (s *selector) pick(ctx context.Context, rec eventlog.Record) (*sluicev1.Event, error) {
 	if labels, ok := record.ParseSubject(rec.Subject); ok && !s.filter.MatchLabels(labels) {
 		return nil, nil
@@ -122,7 +132,7 @@ func (s *selector) pick(ctx context.Context, rec eventlog.Record) (*sluicev1.Eve
 }
 
 func (s *selector) decode(rec eventlog.Record) (*sluicev1.Event, error) {
-	return record.Decode(rec.Data, rec.Sequence, s.epoch, s.raw)
+	return s.service.decode(rec, s.raw)
 }
 
 // accept returns e, or nil when the filter does not select it. The error is

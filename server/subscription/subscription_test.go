@@ -25,6 +25,7 @@ import (
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/apierror"
 	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/eventlog/local"
 	"github.com/sluicegate/sluice/server/record"
 )
 
@@ -38,7 +39,7 @@ type gate struct {
 	tb       testing.TB
 	ctx      context.Context
 	dir      string
-	engine   *eventlog.Engine
+	engine   *local.Engine
 	log      *eventlog.Log
 	service  *Service
 	client   sluicev1.EventServiceClient
@@ -55,29 +56,39 @@ func newGate(tb testing.TB, cfg eventlog.LogConfig) *gate {
 	g.ctx, cancel = context.WithTimeout(context.Background(), 2*testTimeout)
 	tb.Cleanup(cancel)
 
-	var err error
-	if g.engine, err = eventlog.Open(g.ctx, eventlog.Config{Dir: g.dir}); err != nil {
-		tb.Fatalf("open the engine: %v", err)
-	}
-	tb.Cleanup(func() {
-		if err := g.engine.Close(context.Background()); err != nil {
-			tb.Errorf("close the engine: %v", err)
-		}
-	})
-	if cfg.Name == "" {
-		cfg.Name = "EVENTS"
-	}
-	if g.log, err = g.engine.Log(g.ctx, cfg); err != nil {
-		tb.Fatalf("open the log: %v", err)
-	}
+	g.open(cfg)
+	tb.Cleanup(func() { g.closeEngine() })
 	draining := make(chan struct{})
 	g.drain = sync.OnceFunc(func() { close(draining) })
+	var err error
 	g.service, err = New(Config{Log: g.log, Draining: draining, Registerer: g.registry})
 	if err != nil {
 		tb.Fatalf("New: %v", err)
 	}
 	g.serve()
 	return g
+}
+
+// open opens the log.
+func (g *gate) open(cfg eventlog.LogConfig) {
+	g.tb.Helper()
+	var err error
+	if g.engine, err = local.Open(g.ctx, local.Config{Dir: g.dir}); err != nil {
+		g.tb.Fatalf("open the engine: %v", err)
+	}
+	if cfg.Name == "" {
+		cfg.Name = "EVENTS"
+	}
+	if g.log, err = g.engine.Log(g.ctx, cfg); err != nil {
+		g.tb.Fatalf("open the log: %v", err)
+	}
+}
+
+func (g *gate) closeEngine() {
+	g.tb.Helper()
+	if err := g.engine.Close(context.Background()); err != nil {
+		g.tb.Errorf("close the engine: %v", err)
+	}
 }
 
 // serve puts the service behind a gRPC server, as server does.

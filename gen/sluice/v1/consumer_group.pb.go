@@ -214,6 +214,9 @@ const (
 	FailureCause_FAILURE_CAUSE_MEMBER_GONE FailureCause = 3
 	// FAILURE_CAUSE_PARKED is a Park.
 	FailureCause_FAILURE_CAUSE_PARKED FailureCause = 4
+	// FAILURE_CAUSE_DAMAGED is a stored event that cannot be read. It becomes a
+	// dead letter at once.
+	FailureCause_FAILURE_CAUSE_DAMAGED FailureCause = 5
 )
 
 // Enum value maps for FailureCause.
@@ -224,6 +227,7 @@ var (
 		2: "FAILURE_CAUSE_EXPIRED",
 		3: "FAILURE_CAUSE_MEMBER_GONE",
 		4: "FAILURE_CAUSE_PARKED",
+		5: "FAILURE_CAUSE_DAMAGED",
 	}
 	FailureCause_value = map[string]int32{
 		"FAILURE_CAUSE_UNSPECIFIED": 0,
@@ -231,6 +235,7 @@ var (
 		"FAILURE_CAUSE_EXPIRED":     2,
 		"FAILURE_CAUSE_MEMBER_GONE": 3,
 		"FAILURE_CAUSE_PARKED":      4,
+		"FAILURE_CAUSE_DAMAGED":     5,
 	}
 )
 
@@ -2229,13 +2234,14 @@ const file_sluice_v1_consumer_group_proto_rawDesc = "" +
 	"\n" +
 	"ORIGIN_LOG\x10\x01\x12\x0f\n" +
 	"\vORIGIN_SEEK\x10\x02\x12\x12\n" +
-	"\x0eORIGIN_REDRIVE\x10\x03*\x99\x01\n" +
+	"\x0eORIGIN_REDRIVE\x10\x03*\xb4\x01\n" +
 	"\fFailureCause\x12\x1d\n" +
 	"\x19FAILURE_CAUSE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12FAILURE_CAUSE_NACK\x10\x01\x12\x19\n" +
 	"\x15FAILURE_CAUSE_EXPIRED\x10\x02\x12\x1d\n" +
 	"\x19FAILURE_CAUSE_MEMBER_GONE\x10\x03\x12\x18\n" +
-	"\x14FAILURE_CAUSE_PARKED\x10\x04*\x94\x01\n" +
+	"\x14FAILURE_CAUSE_PARKED\x10\x04\x12\x19\n" +
+	"\x15FAILURE_CAUSE_DAMAGED\x10\x05*\x94\x01\n" +
 	"\aOutcome\x12\x17\n" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fOUTCOME_DONE\x10\x01\x12\x18\n" +

@@ -77,16 +77,18 @@ func (Anchor) EnumDescriptor() ([]byte, []int) {
 	return file_sluice_v1_event_service_proto_rawDescGZIP(), []int{0}
 }
 
-// OnGap says what to do when retention has removed events that a reader has
-// not seen.
+// OnGap says what to do about events that a reader has not seen and cannot get:
+// retention has removed them, or they are damaged.
 type OnGap int32
 
 const (
 	// ON_GAP_UNSPECIFIED is ON_GAP_FAIL.
 	OnGap_ON_GAP_UNSPECIFIED OnGap = 0
-	// ON_GAP_FAIL ends the stream with OUT_OF_RANGE (CURSOR_TOO_OLD).
+	// ON_GAP_FAIL ends the stream with OUT_OF_RANGE (CURSOR_TOO_OLD) when events
+	// were removed, and with DATA_LOSS (EVENT_DAMAGED) when they are damaged.
 	OnGap_ON_GAP_FAIL OnGap = 1
-	// ON_GAP_SKIP sends a gap frame and goes on with the oldest event held.
+	// ON_GAP_SKIP sends a gap frame and goes on with the next event that can be
+	// read.
 	OnGap_ON_GAP_SKIP OnGap = 2
 )
 
@@ -129,6 +131,60 @@ func (x OnGap) Number() protoreflect.EnumNumber {
 // Deprecated: Use OnGap.Descriptor instead.
 func (OnGap) EnumDescriptor() ([]byte, []int) {
 	return file_sluice_v1_event_service_proto_rawDescGZIP(), []int{1}
+}
+
+// GapReason says why events cannot be sent.
+type GapReason int32
+
+const (
+	// GAP_REASON_UNSPECIFIED is never sent.
+	GapReason_GAP_REASON_UNSPECIFIED GapReason = 0
+	// GAP_REASON_REMOVED: retention removed the events before they were read.
+	GapReason_GAP_REASON_REMOVED GapReason = 1
+	// GAP_REASON_DAMAGED: the stored events cannot be read; `sluice verify` lists
+	// all of them. They may come back when the operator restores them.
+	GapReason_GAP_REASON_DAMAGED GapReason = 2
+)
+
+// Enum value maps for GapReason.
+var (
+	GapReason_name = map[int32]string{
+		0: "GAP_REASON_UNSPECIFIED",
+		1: "GAP_REASON_REMOVED",
+		2: "GAP_REASON_DAMAGED",
+	}
+	GapReason_value = map[string]int32{
+		"GAP_REASON_UNSPECIFIED": 0,
+		"GAP_REASON_REMOVED":     1,
+		"GAP_REASON_DAMAGED":     2,
+	}
+)
+
+func (x GapReason) Enum() *GapReason {
+	p := new(GapReason)
+	*p = x
+	return p
+}
+
+func (x GapReason) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (GapReason) Descriptor() protoreflect.EnumDescriptor {
+	return file_sluice_v1_event_service_proto_enumTypes[2].Descriptor()
+}
+
+func (GapReason) Type() protoreflect.EnumType {
+	return &file_sluice_v1_event_service_proto_enumTypes[2]
+}
+
+func (x GapReason) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use GapReason.Descriptor instead.
+func (GapReason) EnumDescriptor() ([]byte, []int) {
+	return file_sluice_v1_event_service_proto_rawDescGZIP(), []int{2}
 }
 
 // Position is a place in the log. Unset is ANCHOR_LATEST.
@@ -394,7 +450,7 @@ type SubscribeRequest struct {
 	Stop *Position `protobuf:"bytes,2,opt,name=stop,proto3" json:"stop,omitempty"`
 	// filter selects events. Unset selects all.
 	Filter *EventFilter `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
-	// on_gap says what to do when retention has passed the reader.
+	// on_gap says what to do about events that cannot be sent.
 	OnGap OnGap `protobuf:"varint,4,opt,name=on_gap,json=onGap,proto3,enum=sluice.v1.OnGap" json:"on_gap,omitempty"`
 	// heartbeat_interval is the longest time without a frame, from 1 s to 1 h.
 	// Unset is 15 s.
@@ -625,7 +681,7 @@ type SubscribeResponse_Checkpoint struct {
 }
 
 type SubscribeResponse_Gap struct {
-	// gap says that events were removed before they could be read.
+	// gap says that there are events that cannot be sent.
 	Gap *Gap `protobuf:"bytes,4,opt,name=gap,proto3,oneof"`
 }
 
@@ -810,13 +866,16 @@ func (x *Checkpoint) GetCaughtUp() bool {
 	return false
 }
 
-// Gap is a range of events that were removed before they could be read.
+// Gap is a range of events that cannot be sent. Some or all of them may be ones
+// that the filter would not have selected.
 type Gap struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// first_sequence is the first that is missing.
 	FirstSequence uint64 `protobuf:"varint,1,opt,name=first_sequence,json=firstSequence,proto3" json:"first_sequence,omitempty"`
 	// last_sequence is the last that is missing.
-	LastSequence  uint64 `protobuf:"varint,2,opt,name=last_sequence,json=lastSequence,proto3" json:"last_sequence,omitempty"`
+	LastSequence uint64 `protobuf:"varint,2,opt,name=last_sequence,json=lastSequence,proto3" json:"last_sequence,omitempty"`
+	// reason says why they are missing.
+	Reason        GapReason `protobuf:"varint,3,opt,name=reason,proto3,enum=sluice.v1.GapReason" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -863,6 +922,13 @@ func (x *Gap) GetLastSequence() uint64 {
 		return x.LastSequence
 	}
 	return 0
+}
+
+func (x *Gap) GetReason() GapReason {
+	if x != nil {
+		return x.Reason
+	}
+	return GapReason_GAP_REASON_UNSPECIFIED
 }
 
 // GoingAway is the last frame of a stream that the server ends.
@@ -1629,10 +1695,11 @@ const file_sluice_v1_event_service_proto_rawDesc = "" +
 	"\n" +
 	"Checkpoint\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12\x1b\n" +
-	"\tcaught_up\x18\x02 \x01(\bR\bcaughtUp\"Q\n" +
+	"\tcaught_up\x18\x02 \x01(\bR\bcaughtUp\"\x7f\n" +
 	"\x03Gap\x12%\n" +
 	"\x0efirst_sequence\x18\x01 \x01(\x04R\rfirstSequence\x12#\n" +
-	"\rlast_sequence\x18\x02 \x01(\x04R\flastSequence\"#\n" +
+	"\rlast_sequence\x18\x02 \x01(\x04R\flastSequence\x12,\n" +
+	"\x06reason\x18\x03 \x01(\x0e2\x14.sluice.v1.GapReasonR\x06reason\"#\n" +
 	"\tGoingAway\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"\x97\x02\n" +
 	"\x11ListEventsRequest\x12.\n" +
@@ -1689,7 +1756,11 @@ const file_sluice_v1_event_service_proto_rawDesc = "" +
 	"\x05OnGap\x12\x16\n" +
 	"\x12ON_GAP_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vON_GAP_FAIL\x10\x01\x12\x0f\n" +
-	"\vON_GAP_SKIP\x10\x022\xc6\x03\n" +
+	"\vON_GAP_SKIP\x10\x02*W\n" +
+	"\tGapReason\x12\x1a\n" +
+	"\x16GAP_REASON_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12GAP_REASON_REMOVED\x10\x01\x12\x16\n" +
+	"\x12GAP_REASON_DAMAGED\x10\x022\xc6\x03\n" +
 	"\fEventService\x12\x81\x01\n" +
 	"\tSubscribe\x12\x1b.sluice.v1.SubscribeRequest\x1a\x1c.sluice.v1.SubscribeResponse\"7\x82\xd3\xe4\x93\x021Z\x19:\x01*\"\x14/v1/events:subscribe\x12\x14/v1/events:subscribe0\x01\x12]\n" +
 	"\n" +
@@ -1712,74 +1783,76 @@ func file_sluice_v1_event_service_proto_rawDescGZIP() []byte {
 	return file_sluice_v1_event_service_proto_rawDescData
 }
 
-var file_sluice_v1_event_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_sluice_v1_event_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_sluice_v1_event_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_sluice_v1_event_service_proto_goTypes = []any{
 	(Anchor)(0),                   // 0: sluice.v1.Anchor
 	(OnGap)(0),                    // 1: sluice.v1.OnGap
-	(*Position)(nil),              // 2: sluice.v1.Position
-	(*EventFilter)(nil),           // 3: sluice.v1.EventFilter
-	(*SubscribeRequest)(nil),      // 4: sluice.v1.SubscribeRequest
-	(*SubscribeResponse)(nil),     // 5: sluice.v1.SubscribeResponse
-	(*Opened)(nil),                // 6: sluice.v1.Opened
-	(*EventBatch)(nil),            // 7: sluice.v1.EventBatch
-	(*Checkpoint)(nil),            // 8: sluice.v1.Checkpoint
-	(*Gap)(nil),                   // 9: sluice.v1.Gap
-	(*GoingAway)(nil),             // 10: sluice.v1.GoingAway
-	(*ListEventsRequest)(nil),     // 11: sluice.v1.ListEventsRequest
-	(*ListEventsResponse)(nil),    // 12: sluice.v1.ListEventsResponse
-	(*GetEventRequest)(nil),       // 13: sluice.v1.GetEventRequest
-	(*GetEventResponse)(nil),      // 14: sluice.v1.GetEventResponse
-	(*RetypeEventsRequest)(nil),   // 15: sluice.v1.RetypeEventsRequest
-	(*RetypeEventsResponse)(nil),  // 16: sluice.v1.RetypeEventsResponse
-	(*RetypedEvent)(nil),          // 17: sluice.v1.RetypedEvent
-	(*FieldChange)(nil),           // 18: sluice.v1.FieldChange
-	(*RetypeSummary)(nil),         // 19: sluice.v1.RetypeSummary
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
-	(MessageType)(0),              // 21: sluice.v1.MessageType
-	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
-	(*Event)(nil),                 // 23: sluice.v1.Event
+	(GapReason)(0),                // 2: sluice.v1.GapReason
+	(*Position)(nil),              // 3: sluice.v1.Position
+	(*EventFilter)(nil),           // 4: sluice.v1.EventFilter
+	(*SubscribeRequest)(nil),      // 5: sluice.v1.SubscribeRequest
+	(*SubscribeResponse)(nil),     // 6: sluice.v1.SubscribeResponse
+	(*Opened)(nil),                // 7: sluice.v1.Opened
+	(*EventBatch)(nil),            // 8: sluice.v1.EventBatch
+	(*Checkpoint)(nil),            // 9: sluice.v1.Checkpoint
+	(*Gap)(nil),                   // 10: sluice.v1.Gap
+	(*GoingAway)(nil),             // 11: sluice.v1.GoingAway
+	(*ListEventsRequest)(nil),     // 12: sluice.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),    // 13: sluice.v1.ListEventsResponse
+	(*GetEventRequest)(nil),       // 14: sluice.v1.GetEventRequest
+	(*GetEventResponse)(nil),      // 15: sluice.v1.GetEventResponse
+	(*RetypeEventsRequest)(nil),   // 16: sluice.v1.RetypeEventsRequest
+	(*RetypeEventsResponse)(nil),  // 17: sluice.v1.RetypeEventsResponse
+	(*RetypedEvent)(nil),          // 18: sluice.v1.RetypedEvent
+	(*FieldChange)(nil),           // 19: sluice.v1.FieldChange
+	(*RetypeSummary)(nil),         // 20: sluice.v1.RetypeSummary
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(MessageType)(0),              // 22: sluice.v1.MessageType
+	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
+	(*Event)(nil),                 // 24: sluice.v1.Event
 }
 var file_sluice_v1_event_service_proto_depIdxs = []int32{
-	20, // 0: sluice.v1.Position.receive_time:type_name -> google.protobuf.Timestamp
+	21, // 0: sluice.v1.Position.receive_time:type_name -> google.protobuf.Timestamp
 	0,  // 1: sluice.v1.Position.anchor:type_name -> sluice.v1.Anchor
-	21, // 2: sluice.v1.EventFilter.message_types:type_name -> sluice.v1.MessageType
-	2,  // 3: sluice.v1.SubscribeRequest.start:type_name -> sluice.v1.Position
-	2,  // 4: sluice.v1.SubscribeRequest.stop:type_name -> sluice.v1.Position
-	3,  // 5: sluice.v1.SubscribeRequest.filter:type_name -> sluice.v1.EventFilter
+	22, // 2: sluice.v1.EventFilter.message_types:type_name -> sluice.v1.MessageType
+	3,  // 3: sluice.v1.SubscribeRequest.start:type_name -> sluice.v1.Position
+	3,  // 4: sluice.v1.SubscribeRequest.stop:type_name -> sluice.v1.Position
+	4,  // 5: sluice.v1.SubscribeRequest.filter:type_name -> sluice.v1.EventFilter
 	1,  // 6: sluice.v1.SubscribeRequest.on_gap:type_name -> sluice.v1.OnGap
-	22, // 7: sluice.v1.SubscribeRequest.heartbeat_interval:type_name -> google.protobuf.Duration
-	6,  // 8: sluice.v1.SubscribeResponse.opened:type_name -> sluice.v1.Opened
-	7,  // 9: sluice.v1.SubscribeResponse.events:type_name -> sluice.v1.EventBatch
-	8,  // 10: sluice.v1.SubscribeResponse.checkpoint:type_name -> sluice.v1.Checkpoint
-	9,  // 11: sluice.v1.SubscribeResponse.gap:type_name -> sluice.v1.Gap
-	10, // 12: sluice.v1.SubscribeResponse.going_away:type_name -> sluice.v1.GoingAway
-	22, // 13: sluice.v1.Opened.heartbeat_interval:type_name -> google.protobuf.Duration
-	23, // 14: sluice.v1.EventBatch.events:type_name -> sluice.v1.Event
-	3,  // 15: sluice.v1.ListEventsRequest.filter:type_name -> sluice.v1.EventFilter
-	2,  // 16: sluice.v1.ListEventsRequest.start:type_name -> sluice.v1.Position
-	2,  // 17: sluice.v1.ListEventsRequest.stop:type_name -> sluice.v1.Position
-	23, // 18: sluice.v1.ListEventsResponse.events:type_name -> sluice.v1.Event
-	23, // 19: sluice.v1.GetEventResponse.event:type_name -> sluice.v1.Event
-	2,  // 20: sluice.v1.RetypeEventsRequest.start:type_name -> sluice.v1.Position
-	2,  // 21: sluice.v1.RetypeEventsRequest.stop:type_name -> sluice.v1.Position
-	3,  // 22: sluice.v1.RetypeEventsRequest.filter:type_name -> sluice.v1.EventFilter
-	17, // 23: sluice.v1.RetypeEventsResponse.event:type_name -> sluice.v1.RetypedEvent
-	19, // 24: sluice.v1.RetypeEventsResponse.summary:type_name -> sluice.v1.RetypeSummary
-	18, // 25: sluice.v1.RetypedEvent.changes:type_name -> sluice.v1.FieldChange
-	4,  // 26: sluice.v1.EventService.Subscribe:input_type -> sluice.v1.SubscribeRequest
-	11, // 27: sluice.v1.EventService.ListEvents:input_type -> sluice.v1.ListEventsRequest
-	13, // 28: sluice.v1.EventService.GetEvent:input_type -> sluice.v1.GetEventRequest
-	15, // 29: sluice.v1.EventService.RetypeEvents:input_type -> sluice.v1.RetypeEventsRequest
-	5,  // 30: sluice.v1.EventService.Subscribe:output_type -> sluice.v1.SubscribeResponse
-	12, // 31: sluice.v1.EventService.ListEvents:output_type -> sluice.v1.ListEventsResponse
-	14, // 32: sluice.v1.EventService.GetEvent:output_type -> sluice.v1.GetEventResponse
-	16, // 33: sluice.v1.EventService.RetypeEvents:output_type -> sluice.v1.RetypeEventsResponse
-	30, // [30:34] is the sub-list for method output_type
-	26, // [26:30] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	23, // 7: sluice.v1.SubscribeRequest.heartbeat_interval:type_name -> google.protobuf.Duration
+	7,  // 8: sluice.v1.SubscribeResponse.opened:type_name -> sluice.v1.Opened
+	8,  // 9: sluice.v1.SubscribeResponse.events:type_name -> sluice.v1.EventBatch
+	9,  // 10: sluice.v1.SubscribeResponse.checkpoint:type_name -> sluice.v1.Checkpoint
+	10, // 11: sluice.v1.SubscribeResponse.gap:type_name -> sluice.v1.Gap
+	11, // 12: sluice.v1.SubscribeResponse.going_away:type_name -> sluice.v1.GoingAway
+	23, // 13: sluice.v1.Opened.heartbeat_interval:type_name -> google.protobuf.Duration
+	24, // 14: sluice.v1.EventBatch.events:type_name -> sluice.v1.Event
+	2,  // 15: sluice.v1.Gap.reason:type_name -> sluice.v1.GapReason
+	4,  // 16: sluice.v1.ListEventsRequest.filter:type_name -> sluice.v1.EventFilter
+	3,  // 17: sluice.v1.ListEventsRequest.start:type_name -> sluice.v1.Position
+	3,  // 18: sluice.v1.ListEventsRequest.stop:type_name -> sluice.v1.Position
+	24, // 19: sluice.v1.ListEventsResponse.events:type_name -> sluice.v1.Event
+	24, // 20: sluice.v1.GetEventResponse.event:type_name -> sluice.v1.Event
+	3,  // 21: sluice.v1.RetypeEventsRequest.start:type_name -> sluice.v1.Position
+	3,  // 22: sluice.v1.RetypeEventsRequest.stop:type_name -> sluice.v1.Position
+	4,  // 23: sluice.v1.RetypeEventsRequest.filter:type_name -> sluice.v1.EventFilter
+	18, // 24: sluice.v1.RetypeEventsResponse.event:type_name -> sluice.v1.RetypedEvent
+	20, // 25: sluice.v1.RetypeEventsResponse.summary:type_name -> sluice.v1.RetypeSummary
+	19, // 26: sluice.v1.RetypedEvent.changes:type_name -> sluice.v1.FieldChange
+	5,  // 27: sluice.v1.EventService.Subscribe:input_type -> sluice.v1.SubscribeRequest
+	12, // 28: sluice.v1.EventService.ListEvents:input_type -> sluice.v1.ListEventsRequest
+	14, // 29: sluice.v1.EventService.GetEvent:input_type -> sluice.v1.GetEventRequest
+	16, // 30: sluice.v1.EventService.RetypeEvents:input_type -> sluice.v1.RetypeEventsRequest
+	6,  // 31: sluice.v1.EventService.Subscribe:output_type -> sluice.v1.SubscribeResponse
+	13, // 32: sluice.v1.EventService.ListEvents:output_type -> sluice.v1.ListEventsResponse
+	15, // 33: sluice.v1.EventService.GetEvent:output_type -> sluice.v1.GetEventResponse
+	17, // 34: sluice.v1.EventService.RetypeEvents:output_type -> sluice.v1.RetypeEventsResponse
+	31, // [31:35] is the sub-list for method output_type
+	27, // [27:31] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_sluice_v1_event_service_proto_init() }
@@ -1812,7 +1885,7 @@ func file_sluice_v1_event_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sluice_v1_event_service_proto_rawDesc), len(file_sluice_v1_event_service_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,

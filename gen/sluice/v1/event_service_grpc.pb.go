@@ -44,8 +44,9 @@ type EventServiceClient interface {
 	// Errors: INVALID_ARGUMENT (INVALID_FILTER, INVALID_CURSOR, or a field that
 	// BadRequest names); OUT_OF_RANGE (CURSOR_TOO_OLD) when retention has passed
 	// start and on_gap is not ON_GAP_SKIP; FAILED_PRECONDITION
-	// (CURSOR_OF_ANOTHER_LOG, CURSOR_AHEAD_OF_LOG); UNAVAILABLE (DRAINING,
-	// LOG_UNAVAILABLE).
+	// (CURSOR_OF_ANOTHER_LOG, CURSOR_AHEAD_OF_LOG); DATA_LOSS (EVENT_DAMAGED) when
+	// an event cannot be read and on_gap is not ON_GAP_SKIP; UNAVAILABLE
+	// (DRAINING, LOG_UNAVAILABLE).
 	Subscribe(ctx context.Context, in *SubscribeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SubscribeResponse], error)
 	// ListEvents returns a page of what the log holds now.
 	//
@@ -54,7 +55,8 @@ type EventServiceClient interface {
 	// GetEvent returns one event.
 	//
 	// Errors: NOT_FOUND (EVENT_NOT_FOUND) when the log does not hold it: removed
-	// by retention, or not written yet.
+	// by retention, or not written yet; DATA_LOSS (EVENT_DAMAGED) when it cannot
+	// be read.
 	GetEvent(ctx context.Context, in *GetEventRequest, opts ...grpc.CallOption) (*GetEventResponse, error)
 	// RetypeEvents has today's decoder read the stored bodies of events again that
 	// an earlier one decoded, or none. It streams what would become another event,
@@ -156,8 +158,9 @@ type EventServiceServer interface {
 	// Errors: INVALID_ARGUMENT (INVALID_FILTER, INVALID_CURSOR, or a field that
 	// BadRequest names); OUT_OF_RANGE (CURSOR_TOO_OLD) when retention has passed
 	// start and on_gap is not ON_GAP_SKIP; FAILED_PRECONDITION
-	// (CURSOR_OF_ANOTHER_LOG, CURSOR_AHEAD_OF_LOG); UNAVAILABLE (DRAINING,
-	// LOG_UNAVAILABLE).
+	// (CURSOR_OF_ANOTHER_LOG, CURSOR_AHEAD_OF_LOG); DATA_LOSS (EVENT_DAMAGED) when
+	// an event cannot be read and on_gap is not ON_GAP_SKIP; UNAVAILABLE
+	// (DRAINING, LOG_UNAVAILABLE).
 	Subscribe(*SubscribeRequest, grpc.ServerStreamingServer[SubscribeResponse]) error
 	// ListEvents returns a page of what the log holds now.
 	//
@@ -166,7 +169,8 @@ type EventServiceServer interface {
 	// GetEvent returns one event.
 	//
 	// Errors: NOT_FOUND (EVENT_NOT_FOUND) when the log does not hold it: removed
-	// by retention, or not written yet.
+	// by retention, or not written yet; DATA_LOSS (EVENT_DAMAGED) when it cannot
+	// be read.
 	GetEvent(context.Context, *GetEventRequest) (*GetEventResponse, error)
 	// RetypeEvents has today's decoder read the stored bodies of events again that
 	// an earlier one decoded, or none. It streams what would become another event,

@@ -36,7 +36,9 @@ type QuarantineEntry struct {
 	// path is the path below the source's own path, as in Event.path.
 	Path string `protobuf:"bytes,3,opt,name=path,proto3" json:"path,omitempty"`
 	// reason says why the body is no event, from the closed set of
-	// Callback.malformed and "CREDENTIAL".
+	// Callback.malformed and "CREDENTIAL". In a list also "DAMAGED": the stored
+	// entry cannot be read, and nothing but its sequence is known. A list has
+	// those whatever it selects.
 	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	// content_type is what the request said the body was. Unset when it said
 	// nothing, or "application/json" and no more.

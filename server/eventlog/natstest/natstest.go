@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -18,50 +19,23 @@ const nodes = 3
 // formTimeout bounds the forming of a cluster.
 const formTimeout = 30 * time.Second
 
-// A Cluster is three NATS servers.
+// A Cluster is some NATS servers.
 type Cluster struct {
-	// URL names the servers, for eventlog.Config.URL.
+	// URL names the servers, for cluster.Config.URL.
 	URL string
 
-	servers []*server.Server
+	options []*server.Options
+	servers []*server.Server // nil for one that was stopped
 }
 
 // Start runs a cluster until the test ends, and returns once it can hold
 // streams.
 func Start(t testing.TB) *Cluster {
 	t.Helper()
-	ports := freePorts(t, 2*nodes)
-	var routes []*url.URL
-	for _, p := range ports[nodes:] {
-		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", p)})
+	c := configure(t, nodes)
+	for i := range c.options {
+		c.Run(t, i)
 	}
-	c := &Cluster{}
-	var urls []string
-	for i := range nodes {
-		srv, err := server.NewServer(&server.Options{
-			ServerName: fmt.Sprint("n", i),
-			Host:       "127.0.0.1",
-			Port:       ports[i],
-			NoSigs:     true,
-			NoLog:      true,
-			JetStream:  true,
-			StoreDir:   t.TempDir(),
-			SyncAlways: true,
-			Cluster: server.ClusterOpts{
-				Name: "c", Host: "127.0.0.1", Port: ports[nodes+i],
-				NoAdvertise: true, // clients stay with the addresses that they were given
-			},
-			Routes: routes,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		srv.Start()
-		t.Cleanup(func() { stop(srv) })
-		c.servers = append(c.servers, srv)
-		urls = append(urls, fmt.Sprintf("nats://127.0.0.1:%d", ports[i]))
-	}
-	c.URL = strings.Join(urls, ",")
 	deadline := time.Now().Add(formTimeout)
 	for leader := c.leader(); leader < 0 || len(c.servers[leader].JetStreamClusterPeers()) < nodes; leader = c.leader() {
 		if time.Now().After(deadline) {
@@ -72,6 +46,122 @@ func Start(t testing.TB) *Cluster {
 	return c
 }
 
+// StartOne runs a single server until the test ends, which holds streams of one
+// replica. change, which may be nil, changes how.
+func StartOne(t testing.TB, change func(*server.Options)) *Cluster {
+	t.Helper()
+	c := configure(t, 1)
+	c.options[0].Cluster, c.options[0].Routes = server.ClusterOpts{}, nil
+	if change != nil {
+		change(c.options[0])
+	}
+	c.Run(t, 0)
+	if !c.servers[0].ReadyForConnections(formTimeout) {
+		t.Fatal("the server did not start")
+	}
+	return c
+}
+
+// configure prepares n servers.
+func configure(t testing.TB, n int) *Cluster {
+	t.Helper()
+	ports := freePorts(t, 2*n)
+	var routes []*url.URL
+	for _, p := range ports[n:] {
+		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", p)})
+	}
+	c := &Cluster{servers: make([]*server.Server, n)}
+	var urls []string
+	for i := range n {
+		c.options = append(c.options, &server.Options{
+			ServerName: fmt.Sprint("n", i),
+			Host:       "127.0.0.1",
+			Port:       ports[i],
+			NoSigs:     true,
+			NoLog:      true,
+			JetStream:  true,
+			StoreDir:   t.TempDir(),
+			SyncAlways: true,
+			Cluster: server.ClusterOpts{
+				Name: "c", Host: "127.0.0.1", Port: ports[n+i],
+				NoAdvertise: true, // clients stay with the addresses that they were given
+			},
+			Routes: routes,
+		})
+		urls = append(urls, fmt.Sprintf("nats://127.0.0.1:%d", ports[i]))
+	}
+	c.URL = strings.Join(urls, ",")
+	t.Cleanup(func() {
+		for i := range c.servers {
+			c.Stop(i)
+		}
+	})
+	return c
+}
+
+// Run starts server i, which was stopped.
+func (c *Cluster) Run(t testing.TB, i int) {
+	t.Helper()
+	srv, err := server.NewServer(c.options[i].Clone())
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Start()
+	c.servers[i] = srv
+}
+
+// Stop stops server i, if it runs, as an operator does: it hands over what it
+// leads.
+func (c *Cluster) Stop(i int) {
+	if srv := c.servers[i]; srv != nil {
+		srv.Shutdown()
+		srv.WaitForShutdown()
+		c.servers[i] = nil
+	}
+}
+
+// Dir returns the folder of the streams of server i.
+func (c *Cluster) Dir(i int) string {
+	return filepath.Join(c.options[i].StoreDir, "jetstream", "$G", "streams")
+}
+
+// NodeURL returns the address of server i.
+func (c *Cluster) NodeURL(i int) string { return strings.Split(c.URL, ",")[i] }
+
+// Varz returns what server i says of itself, as it does on the system account.
+func (c *Cluster) Varz(t testing.TB, i int) server.ServerAPIResponse {
+	t.Helper()
+	varz, err := c.servers[i].Varz(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return server.ServerAPIResponse{Server: &server.ServerInfo{Name: c.options[i].ServerName}, Data: varz}
+}
+
+// StreamLeader returns which server leads a stream, and waits for one.
+func (c *Cluster) StreamLeader(t testing.TB, stream string) int {
+	t.Helper()
+	for deadline := time.Now().Add(formTimeout); time.Now().Before(deadline); <-time.After(10 * time.Millisecond) {
+		for i, srv := range c.servers {
+			if srv != nil && srv.JetStreamIsStreamLeader("$G", stream) {
+				return i
+			}
+		}
+	}
+	t.Fatalf("stream %s has no leader", stream)
+	return -1
+}
+
+// WaitCurrent waits until server i has all of a stream.
+func (c *Cluster) WaitCurrent(t testing.TB, i int, stream string) {
+	t.Helper()
+	for deadline := time.Now().Add(formTimeout); !c.servers[i].JetStreamIsStreamCurrent("$G", stream); <-time.After(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("server %d did not catch up with stream %s", i, stream)
+		}
+	}
+}
+
 // KillLeader stops the server that leads the cluster.
 func (c *Cluster) KillLeader(t testing.TB) {
 	t.Helper()
@@ -79,23 +169,17 @@ func (c *Cluster) KillLeader(t testing.TB) {
 	if i < 0 {
 		t.Fatal("no server is the leader")
 	}
-	stop(c.servers[i])
-	c.servers = append(c.servers[:i:i], c.servers[i+1:]...)
+	c.Stop(i)
 }
 
 // leader returns the index of the server that leads; -1 for none.
 func (c *Cluster) leader() int {
 	for i, srv := range c.servers {
-		if srv.JetStreamIsLeader() {
+		if srv != nil && srv.JetStreamIsLeader() {
 			return i
 		}
 	}
 	return -1
-}
-
-func stop(srv *server.Server) {
-	srv.Shutdown()
-	srv.WaitForShutdown()
 }
 
 // freePorts returns n ports of the loopback address that were free a moment

@@ -143,7 +143,7 @@ func (sel *Selection) matcher() matcher {
 }
 
 func (m *matcher) matches(e *event) bool {
-	return m.all || m.sequences[e.sequence] || m.chats[e.chat]
+	return m.all || m.sequences[e.sequence] || e.flags&unread == 0 && m.chats[e.chat]
 }
 
 // lettersInOrder returns the sequences of the letters that m selects.
@@ -161,6 +161,7 @@ func (s *Scheduler) lettersInOrder(m *matcher) []uint64 {
 // Redrive hands dead letters out again, before anything newer of their chats,
 // perSecond events a second (0 is without bound), and returns how many. A chat
 // that is stopped goes on as a whole when any of its dead letters is selected.
+// Those that are Unread stay: call Recover first for what can be read by now.
 // A dry run changes nothing.
 func (s *Scheduler) Redrive(sel Selection, perSecond int, dryRun bool) Count {
 	if !dryRun {
@@ -173,7 +174,7 @@ func (s *Scheduler) Redrive(sel Selection, perSecond int, dryRun bool) Count {
 
 func (s *Scheduler) redrive(sel Selection, perSecond int, dryRun bool) Count {
 	m := sel.matcher()
-	letters := s.lettersInOrder(&m)
+	letters := slices.DeleteFunc(s.lettersInOrder(&m), s.isUnread)
 	keys := map[uint64]bool{} // of the chats of these
 	for _, n := range letters {
 		keys[s.keyOf(s.events.at(s.letters[n].event))] = true
@@ -296,7 +297,9 @@ func (t *tally) add(e *event) {
 		t.chats = map[uint64]bool{}
 	}
 	t.events++
-	t.chats[e.chat] = true
+	if e.flags&unread == 0 {
+		t.chats[e.chat] = true
+	}
 }
 
 func (t *tally) count() Count { return Count{Events: t.events, Chats: len(t.chats)} }

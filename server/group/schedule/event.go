@@ -32,8 +32,9 @@ const (
 	seeked                     // it comes because of a seek
 	redriven                   // it comes because of a redrive
 	revision                   // arena.revisions has what it revises
+	unread                     // a dead letter that could never be read: its chat is not known
 
-	stored = closed | failed | stopper | seeked | redriven // in snapshots
+	stored = closed | failed | stopper | seeked | redriven | unread // in snapshots
 )
 
 // A revised is what an event revises.

@@ -15,7 +15,7 @@ func (h *history) step(t *rapid.T) {
 		h.write, h.write, h.write, h.write, h.read, h.read, h.flush, h.flush, h.flush,
 		h.wait, h.wait, h.wait, h.join, h.join, h.grant, h.grant, h.pull, h.pull, h.pull, h.pull,
 		h.settle, h.settle, h.settle, h.settle, h.settle, h.settle, h.settle, h.settle,
-		h.leave, h.heartbeat, h.redrive, h.rarely,
+		h.leave, h.heartbeat, h.redrive, h.rarely, h.damage, h.damageLease,
 	}
 	steps[rapid.IntRange(0, len(steps)-1).Draw(t, "step")](t)
 }
@@ -24,7 +24,7 @@ func (h *history) step(t *rapid.T) {
 func (h *history) rarely(t *rapid.T) {
 	steps := []func(*rapid.T){
 		h.crash, h.crash, h.crash, h.crash, h.snapshot, h.snapshot, h.clock, h.configure, h.setFilter, h.pause,
-		h.seek, h.seekChats, h.seekChats, h.truncate, h.discard, h.discard,
+		h.seek, h.seekChats, h.seekChats, h.truncate, h.discard, h.discard, h.cut,
 	}
 	steps[rapid.IntRange(0, len(steps)-1).Draw(t, "rarely")](t)
 }
@@ -57,7 +57,11 @@ func (h *history) write(t *rapid.T) {
 func (h *history) read(t *rapid.T) {
 	upTo := min(h.s.Position()+uint64(rapid.IntRange(1, 3).Draw(t, "n")), h.first+uint64(len(h.log))-1)
 	for _, e := range h.between(h.m.position, upTo) {
-		if h.filter.match(e) {
+		if h.damaged[e.Sequence] && !h.readDamaged(e.Sequence) {
+			upTo = e.Sequence - 1 // no further
+			break
+		}
+		if !h.damaged[e.Sequence] && h.filter.match(e) {
 			h.s.Append(e)
 			h.m.append(e)
 		}
@@ -197,6 +201,7 @@ func (h *history) selection(t *rapid.T) schedule.Selection {
 
 func (h *history) redrive(t *rapid.T) {
 	sel, perSecond := h.selection(t), rapid.SampledFrom([]int{0, 1, 20}).Draw(t, "per second")
+	h.recover(sel)
 	dry := h.s.Redrive(sel, perSecond, true)
 	if got := h.s.Redrive(sel, perSecond, false); got != dry {
 		t.Fatalf("Redrive() = %v, the dry run %v", got, dry)
@@ -257,13 +262,21 @@ func (h *history) seekChats(t *rapid.T) {
 	next := rapid.Uint64Range(h.first, h.first+uint64(len(h.log))).Draw(t, "next")
 	moved := []uint64{rapid.Uint64Range(1, chats).Draw(t, "chat"), rapid.Uint64Range(1, chats).Draw(t, "chat")}
 	var events []schedule.Event
+	var damaged []uint64
 	for _, e := range h.between(next-1, h.m.position) {
-		if h.filter.match(e) && slices.Contains(moved, e.Chat) {
+		switch {
+		case h.damaged[e.Sequence]:
+			damaged = append(damaged, e.Sequence)
+		case h.filter.match(e) && slices.Contains(moved, e.Chat):
 			events = append(events, e)
 		}
 	}
 	h.s.SeekChats(moved, next, events)
 	h.m.seek(next, moved, events)
+	for _, n := range damaged { // whose chats nobody knows
+		h.s.Damage(n, n)
+		h.m.damage(n, n)
+	}
 	h.m.tidy()
 }
 

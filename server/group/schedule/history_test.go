@@ -50,6 +50,7 @@ func TestModel(t *testing.T) {
 		"first attempt", "later attempt", "second lease of a chat", "turn", "from a seek", "from a redrive",
 		"revoked", "silent", "done", "already done", "lease lost", "unknown lease", "refused by two", "diverted", "blocked", "dead letter",
 		"crash, nothing lost", "crash, journal lost", "crash, output lost", "with leases", "clock set back",
+		"damaged, read", "damaged, out", "damaged, a part of a turn", "damaged, no room", "no room to read on", "readable again",
 	} {
 		if seen[what] < 100 {
 			t.Errorf("%q happened %d times in %d steps, want 100", what, seen[what], steps)
@@ -84,6 +85,8 @@ type history struct {
 	first  uint64 // oldest that the log holds
 	filter filter
 
+	damaged map[uint64]bool // what the log cannot read now
+
 	issued []uint64 // leases that members know of
 
 	// What survives a crash, and what it must come to.
@@ -110,7 +113,7 @@ const chats = 4
 var memberNames = []string{"ann", "bob", "cat"}
 
 func newHistory(t *rapid.T, edit func(*schedule.Config), seen map[string]int) *history {
-	h := &history{edit: edit, seen: seen, now: int64(1_700_000_000 * time.Second), first: 1}
+	h := &history{edit: edit, seen: seen, now: int64(1_700_000_000 * time.Second), first: 1, damaged: map[uint64]bool{}}
 	h.begin = h.config(t)
 	h.s, h.m = schedule.New(h.begin, 0, 1), newModel(h.begin)
 	h.snapshots, h.entries = [][]byte{nil}, [][]entry{nil}

@@ -4,23 +4,27 @@ package schedule
 // one call of the method that changes the state, so that replaying is calling
 // them again. The numbers are stored: never change one.
 const (
-	opTime      byte = 1 + iota // now
-	opRead                      // position: the log was read up to it
-	opMember                    // name: the batch's next member
-	opHand                      // member, streaming, chat, sequences
-	opAck                       // lease
-	opFail                      // lease, cause, reason, delay
-	opRelease                   // lease, not me
-	opExtend                    // lease, until
-	opStart                     //
-	opRewind                    // now
-	opConfigure                 // config
-	opSeek                      // next
-	opSeekChats                 // chats, next, events
-	opRedrive                   // selection, events a second
-	opDiscard                   // selection
-	opDrop                      // sequences
-	opTruncate                  // first
+	opTime        byte = 1 + iota // now
+	opRead                        // position: the log was read up to it
+	opMember                      // name: the batch's next member
+	opHand                        // member, streaming, chat, sequences
+	opAck                         // lease
+	opFail                        // lease, cause, reason, delay
+	opRelease                     // lease, not me
+	opExtend                      // lease, until
+	opStart                       //
+	opRewind                      // now
+	opConfigure                   // config
+	opSeek                        // next
+	opSeekChats                   // chats, next, events
+	opRedrive                     // selection, events a second
+	opDiscard                     // selection
+	opDrop                        // sequences
+	opTruncate                    // first
+	opDamage                      // first, last
+	opDamageLease                 // lease, sequences
+	opRecover                     // events
+	opCut                         // end
 )
 
 // A journal is the operations since the last Flush.

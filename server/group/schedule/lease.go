@@ -28,16 +28,17 @@ type lease struct {
 func (l *lease) slot() *int32 { return &l.timer }
 func (l *lease) rank() uint64 { return l.id }
 
-// A Failure is an attempt that failed.
+// A Failure is an attempt that failed, or was not made because an event cannot be
+// read.
 type Failure struct {
 	Cause   Cause
 	Reason  string // what the member gave; "" for an expired lease
-	Member  string // who had the events
-	Attempt int    // from 1
+	Member  string // who had the events; "" when nobody had
+	Attempt int    // from 1; how many came before when none was made
 	Time    time.Time
 }
 
-// Cause is what ended an attempt.
+// Cause is what ended an attempt, or kept it from being made.
 type Cause uint8
 
 // The causes.
@@ -46,6 +47,7 @@ const (
 	Expired                  // the lease ran out
 	Gone                     // the member did not come back in time
 	Parked                   // Park
+	Damaged                  // the event cannot be read
 )
 
 // A Verdict is what a member says of a delivery.

@@ -31,12 +31,12 @@ func (m *model) unstop(key, before uint64) {
 func (m *model) redrive(sel schedule.Selection, perSecond int) {
 	var chats []uint64
 	for _, e := range m.events {
-		if m.isLetter(e) && selects(sel, e) {
+		if m.isLetter(e) && !e.unread && selects(sel, e) {
 			chats = append(chats, m.key(e))
 		}
 	}
 	for _, e := range m.events {
-		if m.isLetter(e) && (selects(sel, e) || e.state == waiting && slices.Contains(chats, m.key(e))) {
+		if m.isLetter(e) && !e.unread && (selects(sel, e) || e.state == waiting && slices.Contains(chats, m.key(e))) {
 			e.state, e.origin, e.failure, e.stopper = waiting, schedule.FromRedrive, nil, false
 		}
 	}
@@ -62,7 +62,7 @@ func (m *model) goOnWithoutStopper() {
 }
 
 func selects(sel schedule.Selection, e *modelEvent) bool {
-	return sel.All || slices.Contains(sel.Sequences, e.Sequence) || slices.Contains(sel.Chats, e.Chat)
+	return sel.All || slices.Contains(sel.Sequences, e.Sequence) || !e.unread && slices.Contains(sel.Chats, e.Chat)
 }
 
 // drop settles events that wait and no longer match the filter.
@@ -87,7 +87,7 @@ func (m *model) truncate(first uint64) {
 
 // seek moves chats, or with nil the group, to a sequence.
 func (m *model) seek(next uint64, chats []uint64, events []schedule.Event) {
-	moved := func(e *modelEvent) bool { return chats == nil || slices.Contains(chats, e.Chat) }
+	moved := func(e *modelEvent) bool { return chats == nil || !e.unread && slices.Contains(chats, e.Chat) }
 	for _, e := range m.all(func(e *modelEvent) bool { return e.state == out && moved(e) }) {
 		e.state = waiting
 		if _, live := m.leases[e.lease]; live {
@@ -106,6 +106,9 @@ func (m *model) seek(next uint64, chats []uint64, events []schedule.Event) {
 	}
 	m.tidy()
 	for _, e := range events {
+		if old := m.find(e.Sequence); old != nil && old.unread {
+			m.settleAll([]*modelEvent{old})
+		}
 		m.add(e, true)
 	}
 }

@@ -45,6 +45,7 @@ type modelEvent struct {
 	origin   schedule.Origin
 	closed   bool   // its turn was handed out
 	stopper  bool   // its chat is stopped because of it
+	unread   bool   // a dead letter that was never read
 	lease    uint64 // when it is out
 }
 
@@ -191,6 +192,10 @@ func (m *model) add(e schedule.Event, seeked bool) {
 		}
 	}
 	m.events = append(m.events, n)
+	m.sort()
+}
+
+func (m *model) sort() {
 	slices.SortStableFunc(m.events, func(a, b *modelEvent) int { return cmp.Compare(a.place, b.place) })
 }
 

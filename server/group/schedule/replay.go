@@ -12,7 +12,8 @@ var ErrCorrupt = errors.New("schedule: corrupt")
 // been started. Batches come in the order in which they were written, and
 // whole. Between operations it calls read, which appends what the group wants
 // of the log from after Position up to a sequence, and need not call Advance.
-// What it finds missing there, because retention removed it, stays away.
+// What it finds missing there, because retention removed it, stays away; for what
+// cannot be read it calls Damage.
 //
 // It returns ErrCorrupt, or the error of read. The scheduler is of no use after
 // either.
@@ -57,7 +58,7 @@ func (r *replayer) step(op byte) error {
 		r.members = append(r.members, d.string())
 	case opHand:
 		r.stepHand()
-	case opAck, opFail, opRelease, opExtend:
+	case opAck, opFail, opRelease, opExtend, opDamageLease:
 		r.stepLease(op)
 	case opStart:
 		r.resume()
@@ -76,13 +77,31 @@ func (r *replayer) step(op byte) error {
 	case opDiscard:
 		r.discard(d.selection(), false)
 	case opDrop:
-		r.dropWaiting(d.sequences())
+		sequences := d.sequences()
+		r.dropUnread(sequences)
+		r.dropWaiting(sequences)
 	case opTruncate:
 		r.truncate(d.uvarint())
+	case opDamage:
+		r.stepDamage()
+	case opRecover:
+		r.recovered(d.events())
+	case opCut:
+		r.cut(d.uvarint())
 	default:
 		return ErrCorrupt
 	}
 	return nil
+}
+
+// stepDamage repeats that some events of the log could not be read.
+func (r *replayer) stepDamage() {
+	first, last := r.d.uvarint(), r.d.uvarint()
+	if first == 0 || last < first || last-first >= MaxDamage {
+		r.d.fail()
+		return
+	}
+	r.damage(first, last)
 }
 
 // stepHand hands out those of the events that are there.
@@ -93,6 +112,7 @@ func (r *replayer) stepHand() {
 		r.d.fail()
 		return
 	}
+	r.adopt(sequences, key)
 	c := r.lookup(key)
 	n := 0
 	if c != nil {
@@ -136,6 +156,10 @@ func (r *replayer) stepLease(op byte) {
 	case opExtend:
 		if until := d.varint(); l != nil {
 			l.until = until
+		}
+	case opDamageLease:
+		if sequences := d.sequences(); l != nil {
+			r.damageLease(l, sequences)
 		}
 	}
 }

@@ -54,6 +54,7 @@ func (s *Scheduler) seekChats(chats []uint64, next uint64, events []Event) {
 	s.dropLetters(next, chats)
 	for _, e := range events {
 		if e.Sequence <= s.position && slices.Contains(chats, e.Chat) {
+			s.dropUnread([]uint64{e.Sequence}) // it can be read again
 			c := s.chat(e.Chat)
 			if !s.revise(c, e) {
 				s.events.push(&c.waiting, s.add(e, seeked))
@@ -160,4 +161,30 @@ func (s *Scheduler) truncate(first uint64) {
 	for c := range s.chatsInOrder() {
 		s.sift(c, func(e *event) bool { return e.sequence < first })
 	}
+}
+
+// Cut says that the log has lost what was after end, and goes on there with other
+// events. What the group holds of that is dropped; all else it keeps.
+func (s *Scheduler) Cut(end uint64) {
+	s.begin(opCut)
+	s.journal.uvarint(end)
+	s.cut(end)
+	s.journal.position = s.position
+}
+
+func (s *Scheduler) cut(end uint64) {
+	gone := func(e *event) bool { return e.sequence > end }
+	for _, l := range s.leasesInOrder() {
+		for e := range s.events.in(l.events) {
+			if gone(e) {
+				s.revoke(l)
+				break
+			}
+		}
+	}
+	for c := range s.chatsInOrder() {
+		s.sift(c, gone)
+	}
+	s.dropLetters(end+1, nil)
+	s.position, s.seekEnd = min(s.position, end), min(s.seekEnd, end)
 }

@@ -1,0 +1,372 @@
+package local
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/failpoint"
+)
+
+const (
+	// maxGroup and maxGroupBytes bound what goes into one batch.
+	maxGroup      = 1024
+	maxGroupBytes = 4 << 20
+)
+
+// An op is a change that waits for its outcome.
+type op struct {
+	store  *store
+	record eventlog.Record // to append, when do is nil
+	do     func(*group, *op) error
+
+	outcome   eventlog.Appended
+	err       error
+	done      chan struct{} // closed once the two above are final
+	abandoned atomic.Bool   // nobody waits any more
+}
+
+// A group is the changes that become durable together.
+type group struct {
+	batch   *pebble.Batch
+	began   int64 // by Engine.uptime
+	now     int64 // the engine's time, Unix nanoseconds
+	ops     []*op
+	changes []*change
+	records int
+	ids     map[identity]uint64 // sequences of what the batch appends
+	dropped []*store
+}
+
+// An identity is an ID within a log.
+type identity struct {
+	log uint32
+	id  [hashBytes]byte
+}
+
+// A change is what a group does to one log.
+type change struct {
+	store   *store
+	touched bool
+	state   state          // afterwards
+	view    eventlog.State // the same, for readers
+	sum     uint32
+	records []eventlog.Record
+}
+
+// of returns the group's change of s.
+func (g *group) of(s *store) *change {
+	for _, c := range g.changes {
+		if c.store == s {
+			return c
+		}
+	}
+	c := &change{store: s, state: s.next, sum: s.sum}
+	g.changes = append(g.changes, c)
+	return c
+}
+
+// submit hands o to the writer and waits for its outcome.
+func (e *Engine) submit(ctx context.Context, o *op) error {
+	o.done = make(chan struct{})
+	select {
+	case <-e.over:
+		return e.why()
+	case <-e.closing:
+		return eventlog.ErrClosed
+	default:
+	}
+	select {
+	case e.ops <- o:
+	case <-e.over:
+		return e.why()
+	case <-ctx.Done():
+		return fmt.Errorf("%w: too much waits for the disk: %w", eventlog.ErrUnavailable, ctx.Err())
+	}
+	select {
+	case <-o.done:
+		return o.err
+	case <-e.over:
+	case <-ctx.Done():
+		o.abandoned.Store(true)
+		return fmt.Errorf("%w: not on stable storage in time: %w", eventlog.ErrUnavailable, ctx.Err())
+	}
+	select {
+	case <-o.done: // it was among the last
+		return o.err
+	default:
+		return e.why()
+	}
+}
+
+// writer applies what is submitted, until the engine closes.
+func (e *Engine) writer() {
+	defer close(e.groups)
+	for {
+		select {
+		case o := <-e.ops:
+			for o != nil {
+				o = e.write(o)
+			}
+		case <-e.over:
+			return
+		case <-e.closing:
+			for {
+				select {
+				case o := <-e.ops:
+					for o != nil {
+						o = e.write(o)
+					}
+				default:
+					return
+				}
+			}
+		}
+	}
+}
+
+// write applies o and the appends that wait as one batch, hands it to the
+// syncer, and returns what is to be next. A change that is no append has a batch
+// of its own, since it reads what was there before.
+func (e *Engine) write(o *op) (next *op) {
+	g := &group{batch: e.db.NewBatch(), began: e.uptime(), now: e.cfg.Clock().UnixNano()}
+	e.applying.Store(g.began)
+	defer e.applying.Store(0)
+	for o != nil {
+		e.add(g, o)
+		if o.do != nil || len(g.ops) == maxGroup || g.batch.Len() > maxGroupBytes {
+			break
+		}
+		select {
+		case o = <-e.ops:
+			if o.do != nil {
+				o, next = nil, o
+			}
+		default:
+			o = nil
+		}
+	}
+	for _, c := range g.changes {
+		if c.touched {
+			c.state.changes++
+			must(g.batch.Merge(logKey(keyState, c.store.entry.number), c.state.delta().encode(), nil))
+			c.store.next, c.store.sum = c.state, c.sum
+			c.view = c.store.view()
+		}
+	}
+	if err := e.apply(g.batch); err != nil {
+		e.fail(err)
+		return nil
+	}
+	select {
+	case e.groups <- g:
+	case <-e.over:
+	}
+	return next
+}
+
+// add puts o into g, or answers it when it changes nothing.
+func (e *Engine) add(g *group, o *op) {
+	if o.abandoned.Load() {
+		return
+	}
+	var err error
+	if o.do != nil {
+		err = o.do(g, o)
+	} else {
+		err = o.store.append(g, o)
+	}
+	if err != nil {
+		o.err = err
+		close(o.done)
+		return
+	}
+	g.ops = append(g.ops, o)
+}
+
+// apply hands a batch to Pebble, which writes it to the write-ahead log and
+// lets the database show it; it is not durable yet. Pebble may panic where it
+// can write no more, and its commit pipeline is dead then.
+func (e *Engine) apply(b *pebble.Batch) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("apply a batch: %v", p)
+		}
+	}()
+	if b.Empty() {
+		return nil
+	}
+	if err := failpoint.Hit("before-apply"); err != nil {
+		return err
+	}
+	if err := e.db.ApplyNoSyncWait(b, pebble.Sync); err != nil {
+		return fmt.Errorf("apply a batch: %w", err)
+	}
+	return failpoint.Hit("after-apply-before-sync")
+}
+
+// syncer makes groups durable and answers, in order, until the writer has ended.
+func (e *Engine) syncer() {
+	for g := range e.groups {
+		e.syncing.Store(g.began)
+		if err := e.finish(g); err != nil {
+			e.fail(err)
+			return
+		}
+		e.syncing.Store(0)
+	}
+}
+
+// finish waits until g is durable, and answers those who wait for it.
+func (e *Engine) finish(g *group) error {
+	began := time.Now()
+	if !g.batch.Empty() {
+		if err := g.batch.SyncWait(); err != nil {
+			return fmt.Errorf("sync the write-ahead log: %w", err)
+		}
+		e.options.Metrics.Committed(g.records, time.Since(began))
+	}
+	if err := g.batch.Close(); err != nil {
+		return err
+	}
+	now := e.cfg.Clock().UnixNano()
+	for _, c := range g.changes {
+		if !c.touched || c.store.dropped {
+			continue
+		}
+		if err := failpoint.Hit("during-mark-write"); err != nil {
+			return err
+		}
+		if err := e.marks.write(c.store.entry.slot, c.mark(now)); err != nil {
+			return err
+		}
+		c.store.publish(c)
+	}
+	for _, s := range g.dropped {
+		s.dropped = true
+		if err := e.marks.clear(s.entry.slot); err != nil {
+			return err
+		}
+	}
+	if err := failpoint.Hit("after-sync-before-respond"); err != nil {
+		return err
+	}
+	for _, o := range g.ops {
+		close(o.done)
+	}
+	return nil
+}
+
+// mark returns the mark of a log after a change.
+func (c *change) mark(now int64) mark {
+	m := mark{
+		number: c.store.entry.number, epoch: c.store.entry.epoch, changes: c.state.changes,
+		last: c.state.last, first: c.state.first, sum: c.sum, time: now,
+	}
+	if c.store.removing.Load() {
+		m.flags = markRemoved
+	}
+	return m
+}
+
+// append puts a record into g, unless it is there already. It is the writer's.
+func (s *store) append(g *group, o *op) error {
+	if s.gone {
+		return eventlog.ErrClosed
+	}
+	c := g.of(s)
+	r := &stored{Record: o.record, total: c.state.total}
+	if r.Sequence > 0 && r.Sequence != c.state.last+1 {
+		return eventlog.ErrConflict
+	}
+	at := max(g.now, c.state.time)
+	if r.ID != "" {
+		s.forget(g, at)
+		r.id = hashOf(r.ID)
+		first, found, err := s.lookUp(g, r.id, at)
+		if err != nil {
+			return err
+		}
+		if found {
+			o.outcome = eventlog.Appended{Sequence: first, Duplicate: true}
+			return nil
+		}
+	}
+	if r.Key != "" {
+		r.key = hashOf(r.Key)
+	}
+	size := recordSize(&r.Record)
+	if s.cfg.MaxBytes > 0 && !s.cfg.DropOldest && s.held(c.state.total)+uint64(size) > uint64(s.cfg.MaxBytes) { //nolint:gosec // not negative
+		return fmt.Errorf("%w: log %s holds its max_bytes", eventlog.ErrFull, s.name)
+	}
+	r.Sequence, r.Time = c.state.last+1, time.Unix(0, at).UTC()
+	if c.state.first > c.state.last { // the log is empty
+		s.base, s.since = c.state.total, r.Time
+	}
+	s.put(g, r, size)
+	c.touched = true
+	c.state.last, c.state.time = r.Sequence, at
+	c.state.total += uint64(size) //nolint:gosec // not negative
+	c.sum = r.sum
+	c.records = append(c.records, eventlog.Record{Sequence: r.Sequence, Time: r.Time, Subject: r.Subject, Data: r.Data})
+	g.records++
+	o.outcome = eventlog.Appended{Sequence: r.Sequence}
+	return nil
+}
+
+// put writes a record and what leads to it to the group's batch.
+func (s *store) put(g *group, r *stored, size int) {
+	number := s.entry.number
+	set := g.batch.SetDeferred(len(sequenceKey(keyRecord, number, r.Sequence)), size)
+	copy(set.Key, sequenceKey(keyRecord, number, r.Sequence))
+	encodeRecord(set.Value, r)
+	r.sum = binary.BigEndian.Uint32(set.Value)
+	must(set.Finish())
+	if r.ID != "" {
+		var v [16]byte
+		binary.BigEndian.PutUint64(v[:], r.Sequence)
+		binary.BigEndian.PutUint64(v[8:], uint64(r.Time.UnixNano())) //nolint:gosec // as it is decoded
+		must(g.batch.Set(identityKey(number, s.bucket(r.Time.UnixNano()), r.id), v[:], nil))
+		if g.ids == nil {
+			g.ids = make(map[identity]uint64)
+		}
+		g.ids[identity{number, r.id}] = r.Sequence
+	}
+	if r.Key != "" {
+		must(g.batch.Set(indexKey(number, r.key, r.Sequence), nil, nil))
+	}
+}
+
+// bucket returns the bucket of identities of a time.
+func (s *store) bucket(at int64) uint64 {
+	return uint64(max(0, at) / s.entry.window) //nolint:gosec // not negative
+}
+
+// lookUp returns the sequence of the record that was appended under id within
+// the dedupe window before the time at.
+func (s *store) lookUp(g *group, id [hashBytes]byte, at int64) (sequence uint64, found bool, err error) {
+	if sequence, found = g.ids[identity{s.entry.number, id}]; found {
+		return sequence, true, nil
+	}
+	newest, oldest := s.bucket(at), s.bucket(at-int64(s.cfg.DedupeWindow))
+	for b := newest; ; b-- {
+		v, closer, err := s.engine.db.Get(identityKey(s.entry.number, b, id))
+		switch {
+		case err == nil:
+			sequence, found = binary.BigEndian.Uint64(v), at-int64(binary.BigEndian.Uint64(v[8:])) < int64(s.cfg.DedupeWindow) //nolint:gosec // as it was encoded
+			if err := closer.Close(); err != nil || found {
+				return sequence, found, err
+			}
+		case !isNotFound(err):
+			return 0, false, fmt.Errorf("%w: look up an identity: %w", eventlog.ErrUnavailable, err)
+		}
+		if b == oldest {
+			return 0, false, nil
+		}
+	}
+}

@@ -1,0 +1,123 @@
+package local
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// The names of what is in a data directory.
+const (
+	databaseDir = "log"     // Pebble's
+	markName    = "mark"    // see mark
+	ballastName = "ballast" // room for a start on a full disk
+)
+
+// A directory is the data directory while it is in use.
+type directory struct {
+	path string
+	root *os.File // for its free space, and to notice that it was replaced
+}
+
+// errOldLayout reports a directory of the first version, which nobody released.
+var errOldLayout = errors.New("it holds a log of Sluice's first storage engine, which this version does not read: " +
+	"choose another data_dir, or move this one away")
+
+// openDirectory opens the data directory, and makes it when it is missing and
+// may be made.
+func openDirectory(path string, create bool) (*directory, error) {
+	if path == "" {
+		return nil, errors.New("no directory given")
+	}
+	if create {
+		if err := os.MkdirAll(path, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range []string{"jetstream", "highwater.json"} {
+		if _, err := os.Lstat(filepath.Join(path, name)); err == nil {
+			return nil, errOldLayout
+		}
+	}
+	root, err := os.Open(path) //nolint:gosec // the operator names it
+	if err != nil {
+		return nil, err
+	}
+	return &directory{path: path, root: root}, nil
+}
+
+func (d *directory) file(name string) string { return filepath.Join(d.path, name) }
+
+// hasDatabase reports whether there is a database, or what is left of one.
+func (d *directory) hasDatabase() (bool, error) {
+	entries, err := os.ReadDir(d.file(databaseDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	for _, e := range entries {
+		if e.Name() != "LOCK" {
+			return true, nil
+		}
+	}
+	return false, err
+}
+
+// replaced reports an error when the path, or the mark in it, leads to another
+// place than when it was opened: what is written goes into files that nobody
+// will find again.
+func (d *directory) replaced(marks *markFile) error {
+	for _, f := range []*os.File{d.root, marks.file} {
+		was, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		now, err := os.Stat(f.Name())
+		if err != nil {
+			return fmt.Errorf("the data directory has gone away: %w", err)
+		}
+		if !os.SameFile(was, now) {
+			return fmt.Errorf("the data directory was replaced: %s is not the file that was opened", f.Name())
+		}
+	}
+	return nil
+}
+
+// Ballast is a file that is deleted when a start finds the disk full, so that
+// there is room to replay the write-ahead log and to serve what is held.
+const (
+	maxBallast = 64 << 20
+	ballastOf  = 4 // the part of MinFree, at most
+)
+
+// dropBallast makes room.
+func (d *directory) dropBallast() error {
+	err := os.Remove(d.file(ballastName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// fillBallast makes the ballast where there is none, if that leaves minFree.
+func (d *directory) fillBallast(minFree uint64) error {
+	size := min(minFree/ballastOf, maxBallast)
+	if _, err := os.Lstat(d.file(ballastName)); err == nil || size == 0 {
+		return err
+	}
+	if free, err := freeSpace(d.root); err != nil || free < minFree+2*size {
+		return err
+	}
+	f, err := os.OpenFile(d.file(ballastName), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(allocate(f, int64(size)), f.Close()) //nolint:gosec // at most maxBallast
+	if err != nil {
+		err = errors.Join(err, d.dropBallast())
+	}
+	return err
+}
+
+func (d *directory) close() error { return d.root.Close() }

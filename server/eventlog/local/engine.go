@@ -1,0 +1,401 @@
+// Package local keeps logs on one machine, in one Pebble database whose one
+// write-ahead log is synced for all of them together.
+//
+// # Who does what
+//
+// One goroutine, writer, makes every change: it takes what waits, puts it into
+// one batch and hands that to Pebble. Another, syncer, waits until the batch is
+// on stable storage, writes the marks, lets readers see the records, and answers
+// those who wait. While one batch is synced, the next gathers and is applied. No
+// caller holds a lock across I/O, so each can leave when its context ends.
+//
+// # When the disk fails
+//
+// A failed write or sync of the write-ahead log is final: what the system did
+// with the pages is unknown, so a second sync that succeeds would prove nothing.
+// Everybody who waits gets ErrUnavailable, Failed is closed, and the process is
+// to end; the next start reads what is really on the disk.
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sluicegate/sluice/server/eventlog"
+)
+
+// Config says how to open an Engine.
+type Config struct {
+	// Dir is the data directory. It is created when missing. Required.
+	Dir string
+
+	// WALFailoverDir is a directory on another disk, to which the write-ahead
+	// log moves while the disk of Dir stalls. Unset means none.
+	WALFailoverDir string
+
+	// CommitTimeout bounds an Append. 0 means 3 s.
+	CommitTimeout time.Duration
+
+	// MaxRecord is the largest Record.Data, in bytes. 0 means 1 MiB.
+	MaxRecord int
+
+	// MinFree is how many bytes the disk must have left for Append to try. 0
+	// means no bound.
+	MinFree uint64
+
+	// AcceptDataLoss opens logs that hold less than they once acknowledged, and
+	// begins a new epoch for them.
+	AcceptDataLoss bool
+
+	// Clock tells the time that records are stored at. nil means time.Now.
+	Clock func() time.Time
+
+	// Logger takes what an operator should know. nil means no logging.
+	Logger *slog.Logger
+
+	// Registerer takes the metrics. nil means none.
+	Registerer prometheus.Registerer
+}
+
+const (
+	defaultCommitTimeout = 3 * time.Second
+
+	// maxWaiting bounds the changes that wait for the writer. It takes a
+	// callback each, so what reaches it is no traffic of the vendor's.
+	maxWaiting = 1 << 13
+
+	// maxReads bounds the reads under way: on a disk that does not answer, they
+	// stay after their callers have left.
+	maxReads = 64
+
+	watchInterval = 250 * time.Millisecond
+	markInterval  = time.Second
+)
+
+// An Engine is the logs in a data directory. It implements eventlog.Engine.
+type Engine struct {
+	cfg     Config
+	logger  *slog.Logger
+	options eventlog.Options
+	db      *pebble.DB
+	marks   *markFile // nil when the engine is read-only
+	dir     *directory
+	metrics *metrics
+
+	ops    chan *op      // to the writer
+	groups chan *group   // from the writer to the syncer
+	reads  chan struct{} // a place for each read under way
+	sweep  chan struct{} // size 1: a log is over its bounds
+
+	started  time.Time
+	applying atomic.Int64 // since when, by uptime, the writer works on its group; 0 when idle
+	syncing  atomic.Int64 // since when the syncer's group is under way; 0 when idle
+	short    atomic.Bool  // the disk has less than MinFree left
+	sick     atomic.Pointer[error]
+
+	closing    chan struct{} // closed when Close begins
+	over       chan struct{} // closed when nothing waits for an outcome any more
+	failed     chan struct{}
+	background sync.WaitGroup
+	workers    sync.WaitGroup // writer and syncer
+
+	mu     sync.Mutex
+	stores map[string]*store // all logs, by name
+	next   uint32            // number of the next log; the writer's
+	reason error             // why over is closed; set before
+	ended  bool              // over is closed
+	closed bool              // Close has begun
+}
+
+// Err implements eventlog.Engine.
+func (e *Engine) Err() error {
+	select {
+	case <-e.over:
+		return e.why()
+	default:
+	}
+	for _, since := range []*atomic.Int64{&e.applying, &e.syncing} {
+		if at := since.Load(); at != 0 {
+			if waited := time.Duration(e.uptime() - at); waited > e.cfg.CommitTimeout {
+				return fmt.Errorf("%w: the disk has not answered for %v", eventlog.ErrUnavailable, waited.Round(time.Second))
+			}
+		}
+	}
+	switch err := e.sick.Load(); {
+	case err != nil:
+		return fmt.Errorf("%w: %w", eventlog.ErrUnavailable, *err)
+	case e.short.Load():
+		return fmt.Errorf("%w: the disk has less than min_free (%d bytes) left", eventlog.ErrFull, e.cfg.MinFree)
+	}
+	return nil
+}
+
+// uptime returns the nanoseconds since the engine was opened, from 1, by a clock
+// that nobody sets.
+func (e *Engine) uptime() int64 { return int64(time.Since(e.started)) + 1 }
+
+// Failed implements eventlog.Engine.
+func (e *Engine) Failed() <-chan struct{} { return e.failed }
+
+// fail takes the engine out of service for good. It may be called more than
+// once; the first reason counts.
+func (e *Engine) fail(err error) {
+	if e.end(fmt.Errorf("%w: the storage has failed: %w", eventlog.ErrUnavailable, err)) {
+		close(e.failed)
+	}
+}
+
+// end gives everybody who waits for an outcome an error, and reports whether
+// it was the first to do so.
+func (e *Engine) end(reason error) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.ended {
+		return false
+	}
+	e.ended, e.reason = true, reason
+	close(e.over)
+	return true
+}
+
+// why returns why nothing is taken any more.
+func (e *Engine) why() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.reason
+}
+
+// Log implements eventlog.Engine.
+func (e *Engine) Log(ctx context.Context, cfg eventlog.LogConfig) (*eventlog.Log, error) {
+	if cfg.DedupeWindow == 0 {
+		cfg.DedupeWindow = defaultWindow
+	}
+	s, err := e.store(ctx, cfg)
+	if err == nil {
+		err = s.open(ctx, cfg)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open log %s: %w", cfg.Name, err)
+	}
+	return s.log, nil
+}
+
+// defaultWindow is how long an ID is remembered unless a log says otherwise.
+const defaultWindow = 2 * time.Minute
+
+// store returns the store of a log, and makes it when there is none.
+func (e *Engine) store(ctx context.Context, cfg eventlog.LogConfig) (*store, error) {
+	if s := e.known(cfg.Name); s != nil {
+		return s, nil
+	}
+	if e.marks == nil {
+		return nil, eventlog.ErrNotFound
+	}
+	bounded, cancel := context.WithTimeout(ctx, e.cfg.CommitTimeout)
+	defer cancel()
+	create := &op{do: func(g *group, _ *op) error { return e.create(g, cfg) }}
+	if err := e.submit(bounded, create); err != nil {
+		return nil, err
+	}
+	return e.known(cfg.Name), nil
+}
+
+func (e *Engine) known(name string) *store {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.stores[name]
+}
+
+// create makes a log, unless somebody else just has. It is the writer's.
+func (e *Engine) create(g *group, cfg eventlog.LogConfig) error {
+	if e.known(cfg.Name) != nil {
+		return nil
+	}
+	s := &store{
+		engine: e,
+		name:   cfg.Name,
+		entry:  logEntry{number: e.next, slot: e.marks.free(), epoch: newEpoch(), window: int64(max(cfg.DedupeWindow, minBucket))},
+		next:   state{first: 1},
+	}
+	s.first.Store(1)
+	e.next++
+	must(g.batch.Set([]byte{keyNext}, s.entry.encode()[:4], nil))
+	must(g.batch.Set(nameKey(s.name), s.entry.encode(), nil))
+	g.of(s).touched = true
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.stores[s.name] = s
+	return nil
+}
+
+// Remove implements eventlog.Engine. The mark says first that the log may be
+// gone, or a crash in between would look like a loss.
+func (e *Engine) Remove(ctx context.Context, name string) error {
+	s := e.known(name)
+	if s == nil {
+		return nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, e.cfg.CommitTimeout)
+	defer cancel()
+	s.removing.Store(true)
+	flagged := &op{do: func(g *group, _ *op) error {
+		g.of(s).touched = true
+		return nil
+	}}
+	if err := e.submit(bounded, flagged); err != nil {
+		return fmt.Errorf("remove log %s: %w", name, err)
+	}
+	_, err := read(bounded, e, func() (struct{}, error) { return struct{}{}, e.marks.sync() })
+	if err == nil {
+		err = e.submit(bounded, &op{do: func(g *group, _ *op) error { return e.drop(g, s) }})
+	}
+	if err != nil {
+		return fmt.Errorf("remove log %s: %w", name, err)
+	}
+	if s.log != nil {
+		s.log.Close()
+	}
+	return nil
+}
+
+// drop removes a log. It is the writer's.
+func (e *Engine) drop(g *group, s *store) error {
+	if e.known(s.name) != s {
+		return nil
+	}
+	must(g.batch.Delete(nameKey(s.name), nil))
+	must(g.batch.Delete(logKey(keyState, s.entry.number), nil))
+	for _, kind := range []byte{keyRecord, keyDeleted, keyLost, keyIdentity, keyIndex} {
+		must(g.batch.DeleteRange(logKey(kind, s.entry.number), logKey(kind, s.entry.number+1), nil))
+	}
+	s.gone = true
+	g.dropped = append(g.dropped, s)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.stores, s.name)
+	return nil
+}
+
+// Logs implements eventlog.Engine.
+func (e *Engine) Logs(context.Context) ([]string, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Sorted(maps.Keys(e.stores)), nil
+}
+
+// Close implements eventlog.Engine. After a failure it closes no file: Pebble
+// cannot be used any more, and the process is to end.
+func (e *Engine) Close(ctx context.Context) error {
+	e.mu.Lock()
+	again := e.closed
+	e.closed = true
+	e.mu.Unlock()
+	if again {
+		return nil
+	}
+	close(e.closing)
+	select {
+	case <-e.failed:
+		return e.why()
+	case <-wait(&e.workers): // they finish what is under way
+	case <-ctx.Done():
+		return fmt.Errorf("finish appends: %w", ctx.Err())
+	}
+	e.end(eventlog.ErrClosed)
+	e.mu.Lock()
+	for _, s := range e.stores {
+		if s.log != nil {
+			s.log.Close()
+		}
+	}
+	e.mu.Unlock()
+	select {
+	case <-wait(&e.background):
+	case <-ctx.Done():
+		return fmt.Errorf("end background work: %w", ctx.Err())
+	}
+	for range cap(e.reads) {
+		select {
+		case e.reads <- struct{}{}:
+		case <-ctx.Done():
+			return fmt.Errorf("finish reads: %w", ctx.Err())
+		}
+	}
+	return e.closeFiles()
+}
+
+func (e *Engine) closeFiles() error {
+	var errs []error
+	if e.db != nil {
+		errs = append(errs, e.db.Close())
+	}
+	if e.marks != nil {
+		errs = append(errs, e.marks.Close())
+	}
+	return errors.Join(append(errs, e.dir.close())...)
+}
+
+// wait returns a channel that is closed when all of wg have ended.
+func wait(wg *sync.WaitGroup) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		wg.Wait()
+		close(done)
+	}()
+	return done
+}
+
+// read calls fn in a goroutine of its own, and returns what that returns or,
+// when ctx ends first, the error of ctx: a disk that does not answer holds up
+// nobody.
+func read[T any](ctx context.Context, e *Engine, fn func() (T, error)) (T, error) {
+	type result struct {
+		v   T
+		err error
+	}
+	var none T
+	select {
+	case <-e.closing:
+		return none, eventlog.ErrClosed
+	default:
+	}
+	select {
+	case e.reads <- struct{}{}:
+	case <-ctx.Done():
+		return none, ctx.Err()
+	}
+	done := make(chan result, 1) // nobody may be there any more
+	go func() {
+		defer func() { <-e.reads }()
+		select {
+		case <-e.closing: // the database may be closed
+			done <- result{err: eventlog.ErrClosed}
+		default:
+			v, err := fn()
+			done <- result{v, err}
+		}
+	}()
+	select {
+	case r := <-done:
+		return r.v, r.err
+	case <-ctx.Done():
+		return none, ctx.Err()
+	}
+}
+
+// must is for errors that cannot be: a batch in memory takes what it is given.
+func must(err error) {
+	if err != nil {
+		panic(err) //nolint:forbidigo // a bug in the caller
+	}
+}

@@ -1,0 +1,371 @@
+package local
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/wal"
+
+	"github.com/sluicegate/sluice/server/eventlog"
+)
+
+// Open opens the logs in a data directory, and makes the directory when it is
+// missing. What is there is looked at without changing anything first: an
+// *eventlog.DataLossError says that it is less than was acknowledged, or
+// damaged, and then no file has changed.
+func Open(ctx context.Context, cfg Config) (*Engine, error) {
+	e, err := newEngine(cfg, true)
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", cfg.Dir, err)
+	}
+	if err := e.start(ctx); err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", cfg.Dir, errors.Join(err, e.closeFiles()))
+	}
+	return e, nil
+}
+
+// OpenReadOnly opens the logs in a data directory that no gateway uses, and
+// changes nothing. What Open would refuse is no error, as long as it can be
+// read.
+func OpenReadOnly(_ context.Context, cfg Config) (*Engine, error) {
+	e, err := newEngine(cfg, false)
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", cfg.Dir, err)
+	}
+	e.db, err = pebble.Open(e.dir.file(databaseDir), e.pebbleOptions(true, true))
+	if err == nil {
+		err = e.load()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("data directory %s: %w", cfg.Dir, errors.Join(openError(err), e.closeFiles()))
+	}
+	e.end(errors.New("eventlog: the log was opened for reading only"))
+	return e, nil
+}
+
+func newEngine(cfg Config, create bool) (*Engine, error) {
+	cfg.CommitTimeout = cmp.Or(cfg.CommitTimeout, defaultCommitTimeout)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	e := &Engine{
+		cfg: cfg, logger: cfg.Logger, started: time.Now(), stores: make(map[string]*store), next: 1,
+		ops: make(chan *op, maxWaiting), groups: make(chan *group, 1), reads: make(chan struct{}, maxReads),
+		sweep: make(chan struct{}, 1), closing: make(chan struct{}), over: make(chan struct{}), failed: make(chan struct{}),
+	}
+	shared, err := eventlog.NewMetrics(cfg.Registerer)
+	if err != nil {
+		return nil, err
+	}
+	if e.metrics, err = newMetrics(cfg.Registerer); err != nil {
+		return nil, err
+	}
+	e.options = eventlog.Options{
+		CommitTimeout: cfg.CommitTimeout, MaxRecord: cfg.MaxRecord, Metrics: shared, Logger: cfg.Logger,
+	}
+	e.dir, err = openDirectory(cfg.Dir, create)
+	return e, err
+}
+
+// start checks what is there, opens it for writing, and begins to work.
+func (e *Engine) start(ctx context.Context) error {
+	places, err := readMarks(e.dir.file(markName))
+	if err != nil {
+		return err
+	}
+	exists, err := e.dir.hasDatabase()
+	if err != nil {
+		return err
+	}
+	var losses []loss
+	if losses, err = e.inspect(exists, places); err != nil {
+		return err
+	}
+	if len(losses) > 0 && !e.cfg.AcceptDataLoss {
+		return losses[0].err
+	}
+	if free, err := freeSpace(e.dir.root); err == nil && free < e.cfg.MinFree {
+		if err := e.dir.dropBallast(); err != nil {
+			return err
+		}
+	}
+	if e.db, err = pebble.Open(e.dir.file(databaseDir), e.pebbleOptions(false, exists)); err != nil {
+		return openError(err)
+	}
+	if err := e.load(); err != nil {
+		return openError(err)
+	}
+	if e.marks, err = openMarks(e.dir.file(markName), places); err != nil {
+		return err
+	}
+	if err := e.dir.root.Sync(); err != nil { // the mark is in it from now on
+		return fmt.Errorf("sync: %w", err)
+	}
+	if err := e.accept(losses); err != nil {
+		return err
+	}
+	e.watch()
+	sweeper := &sweeper{engine: e, seen: lastWritten(places)}
+	e.background.Go(sweeper.run)
+	e.every(watchInterval, e.watch)
+	e.every(markInterval, e.syncMarks)
+	e.workers.Go(e.writer)
+	e.workers.Go(e.syncer)
+	_ = ctx // what takes long is Pebble's, which knows no context
+	return nil
+}
+
+// lastWritten returns when the newest mark was written; zero for none.
+func lastWritten(places []place) (at time.Time) {
+	for _, p := range places {
+		if t := time.Unix(0, p.mark.time); p.valid && t.After(at) {
+			at = t
+		}
+	}
+	return at
+}
+
+// A loss is what a log lacks.
+type loss struct {
+	err   *eventlog.DataLossError
+	name  string // "" when not even that is known
+	mark  mark
+	place int // of the mark; -1 when there is none
+}
+
+// inspect opens the database for reading only, and holds it against the marks.
+// It changes no file.
+func (e *Engine) inspect(exists bool, places []place) ([]loss, error) {
+	if exists {
+		db, err := pebble.Open(e.dir.file(databaseDir), e.pebbleOptions(true, true))
+		if err != nil {
+			return nil, openError(err)
+		}
+		e.db = db
+		defer func() { e.db = nil }()
+		if err := e.load(); err != nil {
+			return nil, errors.Join(openError(err), db.Close())
+		}
+		losses, err := e.compare(places)
+		clear(e.stores)
+		return losses, errors.Join(err, db.Close())
+	}
+	return e.compare(places)
+}
+
+// load reads which logs there are, and how far they go.
+func (e *Engine) load() error {
+	if v, closer, err := e.db.Get([]byte{keyNext}); err == nil && len(v) == 4 {
+		e.next = binary.BigEndian.Uint32(v) + 1
+		if err := closer.Close(); err != nil {
+			return err
+		}
+	} else if err != nil && !isNotFound(err) {
+		return err
+	}
+	iter, err := e.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyName}, UpperBound: []byte{keyName + 1}})
+	if err != nil {
+		return err
+	}
+	for iter.First(); iter.Valid(); iter.Next() {
+		if err = e.loadLog(string(iter.Key()[1:]), iter.Value()); err != nil {
+			break
+		}
+	}
+	return errors.Join(err, iter.Error(), iter.Close())
+}
+
+func (e *Engine) loadLog(name string, entry []byte) error {
+	s := &store{engine: e, name: name}
+	var err error
+	if s.entry, err = decodeLogEntry(entry); err != nil {
+		return err
+	}
+	v, closer, err := e.db.Get(logKey(keyState, s.entry.number))
+	if isNotFound(err) {
+		return &eventlog.DataLossError{Log: name, Reason: "how far it goes is not known any more"}
+	}
+	if err != nil {
+		return err
+	}
+	s.next, err = decodeState(v)
+	if err := errors.Join(err, closer.Close()); err != nil {
+		return err
+	}
+	s.first.Store(s.next.first)
+	s.seen.Last = s.next.last
+	e.next = max(e.next, s.entry.number+1)
+	e.stores[name] = s
+	return nil
+}
+
+// compare holds the logs against their marks.
+func (e *Engine) compare(places []place) ([]loss, error) {
+	var losses []loss
+	known := make(map[uint32]bool)
+	for _, s := range e.stores {
+		known[s.entry.number] = true
+		l := loss{name: s.name, place: -1}
+		if i := int(s.entry.slot); i < len(places) && places[i].valid && places[i].mark.number == s.entry.number {
+			l.mark, l.place = places[i].mark, i
+		}
+		reason, err := s.compare(l.mark, l.place >= 0)
+		if err != nil {
+			return nil, err
+		}
+		if reason != "" {
+			l.err = &eventlog.DataLossError{Log: s.name, Want: l.mark.last, Have: s.next.last, Reason: reason}
+			losses = append(losses, l)
+		}
+	}
+	for i, p := range places {
+		if p.valid && !known[p.mark.number] && p.mark.flags&markRemoved == 0 {
+			losses = append(losses, loss{mark: p.mark, place: i, err: &eventlog.DataLossError{
+				Want: p.mark.last, Reason: fmt.Sprintf("a log that held records up to %d is missing", p.mark.last),
+			}})
+		}
+	}
+	return losses, nil
+}
+
+// compare returns what is wrong with s; "" when it is all that was acknowledged.
+func (s *store) compare(m mark, marked bool) (reason string, err error) {
+	n := s.next
+	switch {
+	case n.counted != n.changes:
+		return fmt.Sprintf("of %d changes %d are missing", n.changes, n.changes-min(n.counted, n.changes)), nil
+	case !marked && n.changes > 1:
+		return "its high-water mark is missing or damaged, so whether anything else is cannot be told", nil
+	case !marked:
+		return "", nil
+	case m.epoch != s.entry.epoch:
+		return "it is not the log that the high-water mark is of", nil
+	case m.last > n.last:
+		return "the newest records are missing", nil
+	case m.changes > n.changes || m.first > n.first:
+		return fmt.Sprintf("the newest changes are missing: it had %d, and has %d", m.changes, n.changes), nil
+	case m.sum == 0 || m.last < n.first:
+		return "", nil
+	}
+	v, closer, err := s.engine.db.Get(sequenceKey(keyRecord, s.entry.number, m.last))
+	switch {
+	case isNotFound(err), isDamage(err):
+		return "", nil // readers meet it
+	case err != nil:
+		return "", err
+	}
+	same := len(v) >= 4 && binary.BigEndian.Uint32(v) == m.sum
+	if !same {
+		reason = fmt.Sprintf("record %d is not the one that was acknowledged", m.last)
+	}
+	return reason, closer.Close()
+}
+
+// accept has each log that has lost something go on: under a new epoch, so that
+// positions of before mean nothing any more, and behind the newest sequence that
+// was ever acknowledged, so that none is given twice.
+func (e *Engine) accept(losses []loss) error {
+	for _, l := range losses {
+		e.logger.Warn("data loss was accepted", "err", l.err)
+		if s := e.stores[l.name]; s != nil {
+			if err := s.accept(l.mark); err != nil {
+				return err
+			}
+		} else if err := e.marks.clear(uint32(l.place)); err != nil { //nolint:gosec // it has one
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *store) accept(m mark) error {
+	b := s.engine.db.NewBatch()
+	if have := s.next.last; m.last > have {
+		must(b.Set(sequenceKey(keyLost, s.entry.number, have+1), binary.BigEndian.AppendUint64(nil, m.last), nil))
+		s.next.last = m.last
+	}
+	s.next.first = max(s.next.first, m.first)
+	s.first.Store(s.next.first)
+	s.next.changes = max(s.next.changes, m.changes) + 1
+	s.next.counted = s.next.changes
+	s.entry.epoch = newEpoch()
+	s.seen.Last = s.next.last
+	must(b.Set(nameKey(s.name), s.entry.encode(), nil))
+	must(b.Set(logKey(keyState, s.entry.number), s.next.encode(), nil))
+	if err := s.engine.db.Apply(b, pebble.Sync); err != nil {
+		return err
+	}
+	c := change{store: s, state: s.next}
+	return errors.Join(b.Close(), s.engine.marks.write(s.entry.slot, c.mark(s.engine.cfg.Clock().UnixNano())), s.engine.marks.sync())
+}
+
+// openError returns err of opening the database as something to act on.
+func openError(err error) error {
+	var lost *eventlog.DataLossError
+	switch {
+	case err == nil, errors.As(err, &lost):
+		return err
+	case isDamage(err):
+		return errors.Join(&eventlog.DataLossError{Reason: "the database is damaged and cannot be opened: " + err.Error()}, err)
+	case bytes.Contains([]byte(err.Error()), []byte("lock")):
+		return fmt.Errorf("another process uses it: %w", err)
+	}
+	return err
+}
+
+// pebbleOptions returns how the database is opened.
+func (e *Engine) pebbleOptions(readOnly, exists bool) *pebble.Options {
+	o := &pebble.Options{
+		// Only from some format on can a torn end of the write-ahead log be told
+		// from damage before what was synced.
+		FormatMajorVersion:    pebble.FormatNewest,
+		Merger:                merger,
+		ReadOnly:              readOnly,
+		ErrorIfNotExists:      exists, // never a new database over what is left of one
+		Logger:                pebbleLog{e},
+		EventListener:         e.listener(),
+		CacheSize:             64 << 20,
+		MemTableSize:          32 << 20,
+		MaxOpenFiles:          1024,
+		BytesPerSync:          1 << 20,
+		WALBytesPerSync:       0,
+		L0CompactionThreshold: 4,
+		// Damage in one table can keep its part of the tree from being compacted
+		// for good. Appends go on all the same.
+		L0StopWritesThreshold:       1 << 20,
+		MemTableStopWritesThreshold: 8,
+		LBaseMaxBytes:               256 << 20,
+	}
+	for i := range o.Levels {
+		o.Levels[i].BlockSize = 32 << 10
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // an identity that is new is looked up in no table
+	}
+	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
+	if e.cfg.WALFailoverDir != "" {
+		o.WALFailover = &pebble.WALFailoverOptions{Secondary: wal.Dir{FS: vfs.Default, Dirname: e.cfg.WALFailoverDir}}
+	}
+	return o
+}
+
+// newEpoch returns a number that no other log has.
+func newEpoch() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return binary.BigEndian.Uint64(b[:])
+}
+
+// epochText returns an epoch as clients see it: 16 hex digits.
+func epochText(epoch uint64) string { return fmt.Sprintf("%016x", epoch) }

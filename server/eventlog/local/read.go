@@ -1,0 +1,311 @@
+package local
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sort"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/sluicegate/sluice/server/eventlog"
+)
+
+const (
+	// maxFetchBytes bounds what one read returns.
+	maxFetchBytes = 1 << 20
+
+	// maxProbe is how many records in a row are looked at to find where damage
+	// ends. Longer damage is reported in parts.
+	maxProbe = 4096
+)
+
+var errMissing = errors.New("the record is missing, and nothing has removed it")
+
+func isNotFound(err error) bool { return errors.Is(err, pebble.ErrNotFound) }
+
+// isDamage reports whether err says that what is on the disk is not what was
+// written, rather than that the disk cannot be read now.
+func isDamage(err error) bool {
+	return pebble.IsCorruptionError(err) || errors.Is(err, os.ErrNotExist) || errors.Is(err, errMissing) ||
+		errors.Is(err, errChecksum) || errors.Is(err, errRecord)
+}
+
+// A part is what one read of a log has found.
+type part struct {
+	records []eventlog.Record
+	through uint64
+}
+
+// Fetch implements eventlog.Store.
+func (s *store) Fetch(ctx context.Context, from, to uint64, limit int) ([]eventlog.Record, uint64, error) {
+	p, err := read(ctx, s.engine, func() (part, error) { return s.fetch(from, to, limit) })
+	return p.records, p.through, s.readErr(err)
+}
+
+// readErr returns what a reader should see of err.
+func (s *store) readErr(err error) error {
+	var gone *eventlog.TruncatedError
+	var damaged *eventlog.DamagedError
+	switch {
+	case err == nil, errors.As(err, &gone), errors.As(err, &damaged), errors.Is(err, eventlog.ErrClosed),
+		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return err
+	}
+	return fmt.Errorf("%w: read log %s: %w", eventlog.ErrUnavailable, s.name, err)
+}
+
+// fetch reads records from the one at from on. What it misses is explained by a
+// removal, or it is damage.
+func (s *store) fetch(from, to uint64, limit int) (part, error) {
+	if first := s.first.Load(); from < first {
+		return part{}, &eventlog.TruncatedError{Asked: from, First: first}
+	}
+	iter, err := s.iterate(keyRecord, from, to+1)
+	if err != nil {
+		return part{}, err
+	}
+	p := part{through: from - 1}
+	bytes := 0
+	for iter.First(); iter.Valid() && len(p.records) < limit && bytes < maxFetchBytes; iter.Next() {
+		sequence := sequenceOf(iter.Key())
+		if err = s.explainHole(p.through+1, sequence-1); err != nil {
+			break
+		}
+		var value []byte
+		if value, err = iter.ValueAndErr(); err != nil {
+			break
+		}
+		var r stored
+		if r, err = decodeRecord(sequence, slices.Clone(value)); err != nil {
+			break
+		}
+		p.records = append(p.records, r.Record)
+		p.through = sequence
+		bytes += len(value)
+	}
+	if err == nil && !iter.Valid() {
+		if err = iter.Error(); err == nil {
+			err = s.explainHole(p.through+1, to)
+		}
+		if err == nil {
+			p.through = to
+		}
+	}
+	if cerr := iter.Close(); err == nil {
+		err = cerr
+	}
+	switch {
+	case err == nil:
+		return p, nil
+	case len(p.records) > 0: // the rest comes with the next read
+		return p, nil
+	case isDamage(err):
+		return s.damage(from, to, err)
+	}
+	return part{}, err
+}
+
+// explainHole returns nil when each record from the one at first to the one at
+// last was removed.
+func (s *store) explainHole(first, last uint64) error {
+	if first > last {
+		return nil
+	}
+	if held := s.first.Load(); first < held { // retention has passed meanwhile
+		return &eventlog.TruncatedError{Asked: first, First: held}
+	}
+	for next := first; ; {
+		before := next
+		for _, kind := range []byte{keyDeleted, keyLost} {
+			var err error
+			if next, err = s.skipRemoved(kind, next, last); err != nil {
+				return err
+			}
+		}
+		switch {
+		case next > last:
+			return nil
+		case next == before:
+			return fmt.Errorf("sequence %d: %w", next, errMissing)
+		}
+	}
+}
+
+// skipRemoved returns the first sequence from next on, up to last+1, that keys
+// of this kind do not explain.
+func (s *store) skipRemoved(kind byte, next, last uint64) (uint64, error) {
+	iter, err := s.iterate(kind, 0, last+1)
+	if err != nil {
+		return next, err
+	}
+	// A lost range begins before what it covers.
+	valid := iter.SeekLT(sequenceKey(kind, s.entry.number, next+1))
+	for ; valid && next <= last; valid = iter.Next() {
+		begin := sequenceOf(iter.Key())
+		end := begin
+		if kind == keyLost {
+			end = binary.BigEndian.Uint64(iter.Value())
+		}
+		if begin > next {
+			break
+		}
+		next = max(next, end+1)
+	}
+	return next, errors.Join(iter.Error(), iter.Close())
+}
+
+// damage looks how far what cannot be read at from goes, record by record, so
+// that none that can be read is passed over.
+func (s *store) damage(from, to uint64, cause error) (part, error) {
+	p, err := s.probe(from)
+	if err == nil || !isDamage(err) {
+		return p, err
+	}
+	last := from
+	for last < to && last-from < maxProbe {
+		if _, err := s.probe(last + 1); err == nil || !isDamage(err) {
+			break
+		}
+		last++
+	}
+	return part{}, &eventlog.DamagedError{Log: s.name, First: from, Last: last, Err: cause}
+}
+
+// probe reads the record at sequence alone.
+func (s *store) probe(sequence uint64) (part, error) {
+	v, closer, err := s.engine.db.Get(sequenceKey(keyRecord, s.entry.number, sequence))
+	if isNotFound(err) {
+		return part{through: sequence}, s.explainHole(sequence, sequence)
+	}
+	if err != nil {
+		return part{}, err
+	}
+	r, err := decodeRecord(sequence, slices.Clone(v))
+	if cerr := closer.Close(); err == nil {
+		err = cerr
+	}
+	return part{records: []eventlog.Record{r.Record}, through: sequence}, err
+}
+
+// firstFrom returns the first record from first on that can be read, up to the
+// one at last; found is false when there is none within reach.
+func (s *store) firstFrom(first, last uint64) (r stored, found bool, err error) {
+	for tries := 0; first <= last && tries < maxProbe; tries++ {
+		iter, err := s.iterate(keyRecord, first, last+1)
+		if err != nil {
+			return r, false, err
+		}
+		valid := iter.First()
+		if valid {
+			first = sequenceOf(iter.Key())
+			var value []byte
+			if value, err = iter.ValueAndErr(); err == nil {
+				r, err = decodeRecord(first, slices.Clone(value))
+			}
+		} else {
+			err = iter.Error()
+		}
+		if cerr := iter.Close(); err == nil {
+			err = cerr
+		}
+		switch {
+		case err == nil:
+			return r, valid, nil
+		case !isDamage(err):
+			return r, false, err
+		}
+		first++
+	}
+	return r, false, nil
+}
+
+// SequenceAt implements eventlog.Store. Times grow with sequences.
+func (s *store) SequenceAt(ctx context.Context, t time.Time) (uint64, error) {
+	sequence, err := read(ctx, s.engine, func() (uint64, error) {
+		return s.search(func(r stored) bool { return !r.Time.Before(t) })
+	})
+	return sequence, s.readErr(err)
+}
+
+// search returns the sequence of the first durable record for which reached
+// returns true, as it does for all that follow; Last+1 when there is none.
+func (s *store) search(reached func(stored) bool) (uint64, error) {
+	state := s.State()
+	var failure error
+	n := sort.Search(int(state.Last+1-min(state.First, state.Last+1)), func(i int) bool { //nolint:gosec // fits
+		if failure != nil {
+			return true
+		}
+		r, found, err := s.firstFrom(state.First+uint64(i), state.Last) //nolint:gosec // not negative
+		failure = err
+		return !found || reached(r)
+	})
+	if failure != nil {
+		return 0, failure
+	}
+	return state.First + uint64(n), nil //nolint:gosec // not negative
+}
+
+// ReadKey implements eventlog.Store.
+func (s *store) ReadKey(ctx context.Context, key string, from uint64, limit int, reverse bool) ([]eventlog.Record, error) {
+	records, err := read(ctx, s.engine, func() (records []eventlog.Record, err error) {
+		err = s.find(hashOf(key), from, reverse, func(sequence uint64) (more bool, err error) {
+			p, err := s.probe(sequence) // none when it was removed
+			var gone *eventlog.TruncatedError
+			switch {
+			case errors.As(err, &gone):
+			case isDamage(err):
+				return false, &eventlog.DamagedError{Log: s.name, First: sequence, Last: sequence, Err: err}
+			case err != nil:
+				return false, err
+			}
+			records = append(records, p.records...)
+			return len(records) < limit, nil
+		})
+		return records, err
+	})
+	return records, s.readErr(err)
+}
+
+// find calls visit for each sequence that the index has under a key's hash,
+// removed ones among them, until it returns false or an error.
+func (s *store) find(hash [hashBytes]byte, from uint64, reverse bool, visit func(uint64) (bool, error)) error {
+	state := s.State()
+	first, last := max(from, state.First), state.Last
+	if reverse {
+		first, last = state.First, min(from, state.Last)
+	}
+	for more := true; more && first <= last; {
+		// The part of the range that lies in one bucket.
+		low, high := first, min(last, first|(1<<indexBits-1))
+		if reverse {
+			low, high = max(first, last&^(1<<indexBits-1)), last
+		}
+		iter, err := s.engine.db.NewIter(&pebble.IterOptions{
+			LowerBound: indexKey(s.entry.number, hash, low),
+			UpperBound: append(indexKey(s.entry.number, hash, high), 0),
+		})
+		if err != nil {
+			return err
+		}
+		step, valid := iter.Next, iter.First
+		if reverse {
+			step, valid = iter.Prev, iter.Last
+		}
+		for ok := valid(); ok && more && err == nil; ok = step() {
+			more, err = visit(sequenceOf(iter.Key()))
+		}
+		if err = errors.Join(err, iter.Error(), iter.Close()); err != nil {
+			return err
+		}
+		if first = high + 1; reverse {
+			first, last = state.First, low-1 // low is at least 1
+		}
+	}
+	return nil
+}

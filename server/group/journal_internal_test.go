@@ -1,0 +1,243 @@
+package group
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
+	"github.com/sluicegate/sluice/server/apierror"
+	"github.com/sluicegate/sluice/server/eventlog"
+)
+
+// journalOf returns the log of the group "w".
+func (f *fragile) journalOf() *memoryLog {
+	f.t.Helper()
+	r, err := f.group(f.t.Context(), "w")
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return f.memory.get(journalLog(r.incarnation))
+}
+
+// TestDamagedJournal holds that a group whose journal does not say all does not
+// begin anew: it says what is wrong and what to do, and disturbs nobody. Deleting
+// it, or restoring the journal, helps.
+func TestDamagedJournal(t *testing.T) {
+	for name, tt := range map[string]struct {
+		spoil func(l *memoryLog) // its last record is a batch
+		known bool               // the snapshot can be read
+	}{
+		"a batch cannot be read": {func(l *memoryLog) { l.damaged[l.last()] = true }, true},
+		"nothing can be read": {func(l *memoryLog) {
+			for n := range l.last() {
+				l.damaged[n+1] = true
+			}
+		}, false},
+		"the snapshot does not decode": {func(l *memoryLog) {
+			r := &l.records[l.first-1]
+			r.Data = append(slices.Clone(r.Data[:len(r.Data)-1]), r.Data[len(r.Data)-1]^1)
+		}, false},
+		"a batch does not decode":  {func(l *memoryLog) { l.records[l.last()-1].Data = []byte{0xff} }, true},
+		"a subject is another":     {func(l *memoryLog) { l.records[l.last()-1].Subject = "other" }, true},
+		"a record is missing":      {func(l *memoryLog) { l.records[l.last()-2] = eventlog.Record{} }, true},
+		"the snapshot was removed": {func(l *memoryLog) { l.records[l.first-1] = eventlog.Record{} }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := openFragile(t)
+			f.create(&sluicev1.ConsumerGroup{})
+			create(t, f.Service, "other")
+			f.write("a", "b")
+			f.takeAll(2)
+			l := f.journalOf()
+			before := slices.Clone(l.records)
+			f.restart(f.memory.epoch, func() { l.edit(func() { tt.spoil(l) }) })
+
+			_, err := f.Pull(t.Context(), &sluicev1.PullRequest{ConsumerGroupId: "w", Member: "m"})
+			f.wantDamaged(err, tt.known)
+			_, err = f.GetConsumerGroupStatus(t.Context(), &sluicev1.GetConsumerGroupStatusRequest{ConsumerGroupId: "w"})
+			f.wantDamaged(err, tt.known)
+			if n, v := f.log.count("journal of a consumer group is damaged", "group=w"), f.metric("sluice_group_journal_damaged"); n != 1 || v != "1" {
+				t.Errorf("%d lines, metric %s, want 1 and 1", n, v)
+			}
+			if _, err := f.Pull(t.Context(), &sluicev1.PullRequest{ConsumerGroupId: "other", Member: "m"}); err != nil {
+				t.Errorf("Pull() of another group = %v", err)
+			}
+
+			f.restart(f.memory.epoch, func() { l.edit(func() { l.records = before; clear(l.damaged) }) })
+			f.write("c")
+			if got := f.takeAll(1); !slices.Equal(got, []uint64{3}) {
+				t.Errorf("with the journal restored it delivers %v, want 3", got)
+			}
+			f.restart(f.memory.epoch, func() { l.damage(1, l.last()) })
+			if _, err := f.DeleteConsumerGroup(t.Context(), &sluicev1.DeleteConsumerGroupRequest{ConsumerGroupId: "w"}); err != nil {
+				t.Fatal(err)
+			}
+			f.create(&sluicev1.ConsumerGroup{})
+			if got := f.takeAll(3); len(got) != 3 {
+				t.Errorf("made anew it delivers %v, want all", got)
+			}
+		})
+	}
+}
+
+// wantDamaged wants an error that says what is damaged and what to do.
+func (f *fragile) wantDamaged(err error, known bool) {
+	f.t.Helper()
+	var e *apierror.Error
+	if status.Code(apierror.Status(err)) != codes.DataLoss || !errors.As(err, &e) {
+		f.t.Fatalf("got %v, want DATA_LOSS", err)
+	}
+	if !strings.Contains(e.Message, e.Metadata["log"]) || !strings.Contains(e.Message, e.Metadata["first_sequence"]) || !strings.Contains(e.Message, "delete the group") {
+		f.t.Errorf("the message is %q, of %v", e.Message, e.Metadata)
+	}
+	if got := e.Metadata["position"] != ""; got != known {
+		f.t.Errorf("the position is known: %v, want %v", got, known)
+	}
+}
+
+// TestFolding holds what entries a journal comes to.
+func TestFolding(t *testing.T) {
+	const damaged = "damaged"
+	for name, tt := range map[string]struct {
+		subjects []string // of records 1, 2, ...; "" is missing
+		snapshot string   // its records
+		batches  string
+		damage   string
+	}{
+		"nothing":                      {nil, "", "", ""},
+		"plain":                        {[]string{"snapshot.1.2", "snapshot.2.2", "journal.1.1", "journal.1.2", "journal.2.2"}, "1-2", "3-3 4-5", ""},
+		"an end that was given up":     {[]string{"snapshot.1.1", "journal.1.2"}, "1-1", "", ""},
+		"the end of a late write":      {[]string{"snapshot.1.1", "journal.2.2"}, "1-1", "", ""},
+		"a snapshot mends":             {[]string{"snapshot.1.1", damaged, "journal.1.1", "", "snapshot.1.1", "journal.1.1"}, "5-5", "6-6", ""},
+		"a snapshot that was given up": {[]string{"snapshot.1.1", "journal.1.1", "snapshot.1.2"}, "1-1", "2-2", ""},
+		"damaged":                      {[]string{"snapshot.1.1", damaged, "journal.1.1"}, "1-1", "3-3", "2-2"},
+		"damaged before":               {[]string{"snapshot.1.2", damaged, "journal.1.1"}, "", "3-3", "2-2"},
+		"missing":                      {[]string{"snapshot.1.1", "", "", "journal.1.1"}, "1-1", "4-4", "2-3"},
+		"not whole":                    {[]string{"snapshot.1.1", "journal.1.2", "journal.1.1"}, "1-1", "3-3", "2-2"},
+		"mixed":                        {[]string{"snapshot.1.1", "journal.1.2", "snapshot.2.2", "journal.1.1"}, "1-1", "4-4", "2-3"},
+		"another record":               {[]string{"snapshot.1.1", "journal.x.1"}, "1-1", "", "2-2"},
+	} {
+		var f folding
+		for i, subject := range tt.subjects {
+			n := uint64(i + 1)
+			switch subject {
+			case "":
+			case damaged:
+				f.lose(n, n, errMissing)
+				f.next = n + 1
+			default:
+				if err := f.add(eventlog.Record{Sequence: n, Subject: subject, Data: []byte("x")}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		show := func(s stored) string { return fmt.Sprintf("%d-%d", s.first, s.last) }
+		var snapshot, damage string
+		if f.out.snapshot.data != nil {
+			snapshot = show(f.out.snapshot)
+		}
+		if f.damage != nil {
+			damage = show(stored{first: f.damage.First, last: f.damage.Last})
+		}
+		var batches []string
+		for _, b := range f.out.batches {
+			batches = append(batches, show(b))
+		}
+		if got := strings.Join(batches, " "); snapshot != tt.snapshot || got != tt.batches || damage != tt.damage {
+			t.Errorf("%s: snapshot %s, batches %s, damage %s, want %q, %q, %q", name, snapshot, got, damage, tt.snapshot, tt.batches, tt.damage)
+		}
+	}
+}
+
+// TestLostEndOfAJournal holds that a group whose journal has lost its end, which
+// the operator has accepted, goes on with what is left, and says so.
+func TestLostEndOfAJournal(t *testing.T) {
+	f := openFragile(t)
+	f.create(&sluicev1.ConsumerGroup{})
+	f.write("a")
+	f.takeAll(1)
+	l := f.journalOf()
+	f.restart("fedcba9876543210", func() { l.edit(func() { l.records[l.last()-1] = eventlog.Record{} }) })
+	f.standing()
+	if n := f.log.count("end of a consumer group's journal is gone", "group=w"); n != 1 {
+		t.Errorf("%d lines say so, want 1\n%s", n, f.log.text.String())
+	}
+}
+
+// TestDamagedCatalog holds that a start is refused that does not know which groups
+// there are.
+func TestDamagedCatalog(t *testing.T) {
+	for name, spoil := range map[string]func(l *memoryLog){
+		"cannot be read":  func(l *memoryLog) { l.damaged[1] = true },
+		"does not decode": func(l *memoryLog) { l.records[0].Data = []byte{0xff} },
+		"is another":      func(l *memoryLog) { l.records[0].Subject = "other" },
+	} {
+		f := openFragile(t)
+		f.create(&sluicev1.ConsumerGroup{})
+		f.Close()
+		f.memory.reopen(f.memory.epoch)
+		l := f.memory.get(catalogLog)
+		l.edit(func() { spoil(l) })
+		err := f.open()
+		if err == nil || !strings.Contains(err.Error(), "catalog") || !strings.Contains(err.Error(), "record 1") {
+			t.Errorf("%s: New() = %v, want an error that names record 1 of the catalog", name, err)
+		}
+		l.edit(func() { l.damaged = map[uint64]bool{} })
+	}
+}
+
+// TestAcceptedLoss holds that a group whose log goes on after a loss keeps all
+// that the log still holds, and takes what comes in the place of what was lost.
+func TestAcceptedLoss(t *testing.T) {
+	f := openFragile(t)
+	f.create(&sluicev1.ConsumerGroup{})
+	f.write("a", "b", "c", "d", "e", "f", "g", "h")
+	got := take(t, f.Service, 7)
+	if _, err := settled(t, f.Service, got[0]); err != nil {
+		t.Fatal(err)
+	}
+	res, err := f.Settle(t.Context(), &sluicev1.SettleRequest{ConsumerGroupId: "w", Items: []*sluicev1.Settlement{
+		{Lease: got[1].GetLease(), Verdict: &sluicev1.Settlement_Park{Park: &sluicev1.Park{}}},
+		{Lease: got[6].GetLease(), Verdict: &sluicev1.Settlement_Park{Park: &sluicev1.Park{}}},
+		{Lease: got[3].GetLease(), Verdict: &sluicev1.Settlement_Release{Release: &sluicev1.Release{}}},
+		{Lease: got[4].GetLease(), Verdict: &sluicev1.Settlement_Release{Release: &sluicev1.Release{}}},
+	}})
+	if err != nil {
+		t.Fatal(res, err)
+	}
+	// 6 and what followed are lost, and 4 was known to be acknowledged, and is lost, too.
+	l := f.eventsLog()
+	f.restart("fedcba9876543210", func() {
+		l.edit(func() { l.records = l.records[:5]; l.records[3] = eventlog.Record{} })
+	})
+	f.write("x", "y") // new ones, 6 and 7
+	f.wantLetters("2 FAILURE_CAUSE_PARKED b")
+	if o, err := settled(t, f.Service, got[2]); err != nil || o != sluicev1.Outcome_OUTCOME_DONE {
+		t.Errorf("settling what is out and still held: %v, %v, want DONE", o, err)
+	}
+	if o, err := settled(t, f.Service, got[5]); err != nil || o == sluicev1.Outcome_OUTCOME_DONE {
+		t.Errorf("settling what was out and is lost: %v, %v", o, err)
+	}
+	again := f.takeAll(3)
+	slices.Sort(again)
+	if !slices.Equal(again, []uint64{5, 6, 7}) {
+		t.Errorf("delivered %v, want 5, and the new 6 and 7", again)
+	}
+	if st := f.standing(); st.GetPosition() != 7 || st.GetLag().GetEvents() != 0 || st.GetDeadLetters() != 1 {
+		t.Errorf("status = %v", st)
+	}
+	if n := f.log.count("the group keeps what the log still holds"); n != 1 {
+		t.Errorf("%d lines tell of the loss, want 1", n)
+	}
+	f.restart("fedcba9876543210", func() {}) // it knows of it now
+	f.wantLetters("2 FAILURE_CAUSE_PARKED b")
+	if n := f.log.count("the group keeps what the log still holds"); n != 1 {
+		t.Errorf("%d lines after another restart", n)
+	}
+}
