@@ -119,12 +119,16 @@ func (g *gateway) mustRead() reading {
 	if err != nil {
 		g.t.Fatalf("list: %v", err)
 	}
-	if len(listed) != len(r.events) {
-		g.t.Fatalf("a stream gives %d events, lists give %d", len(r.events), len(listed))
+	streamed := r.events
+	for r.first > 1 && len(streamed) > 0 && len(listed) > 0 && streamed[0].seq < listed[0].seq {
+		streamed = streamed[1:] // retention has gone on meanwhile
+	}
+	if len(listed) != len(streamed) {
+		g.t.Fatalf("a stream gives %d events, lists give %d", len(streamed), len(listed))
 	}
 	for i, e := range listed {
-		if e != r.events[i] {
-			g.t.Fatalf("a stream gives %+v where a list gives %+v", r.events[i], e)
+		if e != streamed[i] {
+			g.t.Fatalf("a stream gives %+v where a list gives %+v", streamed[i], e)
 		}
 	}
 	return r
