@@ -168,7 +168,7 @@ func (f *fixture) judge(t *testing.T, dir, damaged string) (outcome, string) {
 		}
 		return violated, fmt.Sprintf("exit %d, which is no refusal: %s", g.code(), tail(said, 600))
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Second)
 	defer cancel()
 	r, err := g.subscribe(ctx)
 	if err != nil {

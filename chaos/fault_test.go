@@ -83,7 +83,7 @@ func TestWriteError(t *testing.T) {
 	if refusal.since() == 0 {
 		t.Fatal("every callback was answered 0: the writes did not fail")
 	}
-	if g.alive() {
+	if !g.ends(2 * time.Second) {
 		t.Log("the gateway goes on, and refuses")
 		g.kill()
 	} else {
@@ -136,7 +136,9 @@ func readWhileBroken(t *testing.T, g *gateway, l *ledger, c *crew) {
 	if r, err := g.subscribe(ctx); err == nil && len(r.events) < acked {
 		t.Errorf("a stream ends in order after %d of %d events, gaps %v", len(r.events), acked, r.gaps)
 	} else {
-		l.check(reading{first: 2, events: r.events}, nil).report(t, "a stream during the fault")
+		p := &problems{}
+		l.checkEvents(p, r)
+		p.report(t, "a stream during the fault")
 		for i, e := range r.events {
 			if e.seq != uint64(i)+1 {
 				t.Errorf("a stream goes on at %d behind %d", e.seq, i)
@@ -169,9 +171,7 @@ func TestDescriptors(t *testing.T) {
 	}
 	g := start(t, dir, options{})
 	ctx := context.Background()
-	if code, _ := g.ready(); code != http.StatusOK {
-		t.Fatal("not ready")
-	}
+	l.post(g, l.all()[0]) // so that there is a connection: none can be accepted later
 	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", g.pid()))
 	if err != nil {
 		t.Fatal(err)
@@ -190,6 +190,7 @@ func TestDescriptors(t *testing.T) {
 		_ = l.post(g, p) // whatever it says must be true
 	}
 	limit(1024)
+	l.mustAnswerSoon(t)
 	eventually(t, patience, "ready", func() bool { code, _ := g.ready(); return code == http.StatusOK })
 	l.run(g, load{chats: 8, each: 20, size: 1 << 10})
 	l.retry(t, g)
@@ -220,7 +221,7 @@ func TestReadOnly(t *testing.T) {
 	if refusal.since() == 0 {
 		t.Fatal("every callback was answered 0: the file system was not read-only")
 	}
-	if g.alive() {
+	if !g.ends(2 * time.Second) {
 		t.Log("the gateway goes on, and refuses")
 		l.mustHold(g, nil)
 		g.kill()

@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -68,7 +67,7 @@ func (g *gateway) follow(ctx context.Context, stop *sluicev1.Position, each func
 		Stop:       stop,
 		OnGap:      sluicev1.OnGap_ON_GAP_SKIP,
 		IncludeRaw: true,
-	}, grpc.WaitForReady(true))
+	})
 	if err != nil {
 		return r, err
 	}
