@@ -148,7 +148,9 @@ func (g *gateway) alive() bool {
 }
 
 // ends returns whether the process ends within limit.
-func (g *gateway) ends(limit time.Duration) bool { return within(limit, func() bool { return !g.alive() }) }
+func (g *gateway) ends(limit time.Duration) bool {
+	return within(limit, func() bool { return !g.alive() })
+}
 
 // await waits for the process to end.
 func (g *gateway) await() {
