@@ -491,7 +491,7 @@ func TestErrorsThatEndConsume(t *testing.T) {
 				refused := status.Error(code, "no")
 				ends := slices.Contains([]codes.Code{
 					codes.InvalidArgument, codes.OutOfRange, codes.FailedPrecondition, codes.NotFound,
-					codes.PermissionDenied, codes.Unauthenticated, codes.Unimplemented,
+					codes.PermissionDenied, codes.Unauthenticated, codes.Unimplemented, codes.DataLoss,
 				}, code)
 				wantEnd(t, refused, ends)
 			})

@@ -208,7 +208,7 @@ func TestErrorsThatEndTheLoop(t *testing.T) {
 				got, err := collect(t.Context(), c.Subscribe(client.SubscribeOptions{}), 1)
 				switch code {
 				case codes.InvalidArgument, codes.OutOfRange, codes.FailedPrecondition, codes.NotFound,
-					codes.PermissionDenied, codes.Unauthenticated, codes.Unimplemented:
+					codes.PermissionDenied, codes.Unauthenticated, codes.Unimplemented, codes.DataLoss:
 					if status.Code(err) != code || len(script.asked()) != 1 {
 						t.Errorf("err = %v after %d connections, want %v after 1", err, len(script.asked()), code)
 					}

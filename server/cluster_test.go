@@ -1,6 +1,9 @@
 package server_test
 
 import (
+	"fmt"
+	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -74,5 +77,34 @@ func TestTwoGatewaysShareIdentity(t *testing.T) {
 		if cursors[0][i] != cursors[1][i] {
 			t.Errorf("event %d has the cursors %q and %q", i, cursors[0][i], cursors[1][i])
 		}
+	}
+}
+
+// TestLargeCallbacksOfACluster holds that what the nodes of a cluster cannot
+// take, by their max_payload of 1 MiB, is refused for good and not for now.
+func TestLargeCallbacksOfACluster(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts three servers")
+	}
+	cluster := natstest.Start(t)
+	srv := servertest.Start(t, servertest.With(func(cfg *server.Config) {
+		cfg.NATSURL, cfg.MaxBody, cfg.CommitTimeout = server.URL(cluster.URL), 2<<20, 8*time.Second
+	}))
+	body := func(size int) string {
+		return fmt.Sprintf(`{"data":{"messageId":"m%d","botId":"b","type":7,"payload":{"text":%q}}}`, size, strings.Repeat("x", size))
+	}
+	for size, want := range map[int]int{
+		10:        http.StatusOK,
+		600_000:   http.StatusOK, // twice that is too much: what was read out of it is given up
+		900_000:   http.StatusOK,
+		1_000_000: http.StatusRequestEntityTooLarge,
+		1_500_000: http.StatusRequestEntityTooLarge,
+	} {
+		if status, answer := srv.Post("/", body(size)); status != want {
+			t.Errorf("a text of %d bytes was answered %d %s, want %d", size, status, answer, want)
+		}
+	}
+	if status, answer := srv.Post("/", "not JSON"+body(900_000)); status != http.StatusOK {
+		t.Errorf("what is not JSON was answered %d %s", status, answer)
 	}
 }

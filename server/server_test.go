@@ -103,6 +103,7 @@ func TestEndpoints(t *testing.T) {
 		"list":     {"/v1/events", 200, "application/json", `"sequence":"1"`},
 		"get":      {"/v1/events/1", 200, "application/json", `"event":{"sequence":"1"`},
 		"drift":    {"/v1/drift", 200, "application/json", `{`},
+		"verify":   {"/v1/log:verify", 200, "application/x-ndjson", `{"result":{"report":{"ok":true,"logs":[{"name":"EVENTS",`},
 		"nothing":  {"/v1/events?filter.chat_ids=none&filter.isSelf=true&pageSize=1", 200, "application/json", `{}`},
 	}
 	for name, tt := range tests {

@@ -26,7 +26,8 @@ func (v *verification) offline(ctx context.Context) (report *sluicev1.VerifyRepo
 	}
 	defer func() { err = errors.Join(err, engine.Close(context.WithoutCancel(ctx))) }()
 	report, err = verify.Run(ctx, verify.Config{
-		Engine: engine,
+		Engine:  engine,
+		Stopped: true,
 		Progress: func(p *sluicev1.VerifyProgress) error {
 			v.bar.show(p)
 			return nil

@@ -178,8 +178,7 @@ func (c *core) takeDamage() {
 		return
 	}
 	last := min(f.damaged+room-1, f.position)
-	letters := c.scheduler.Damage(f.damaged, last)
-	c.service.metrics.damaged.WithLabelValues(c.name).Add(float64(letters))
+	c.damage(f.damaged, last)
 	if f.damaged = last + 1; last == f.position {
 		*f = feed{}
 	}

@@ -345,3 +345,64 @@ func TestErrorsOfReads(t *testing.T) {
 		t.Errorf("get() = %v, want ErrUnavailable", err)
 	}
 }
+
+// TestDamageWhileRestarting holds that what a group had read and cannot read again
+// after a restart becomes a dead letter, unless it was settled.
+func TestDamageWhileRestarting(t *testing.T) {
+	f := openFragile(t)
+	f.create(&sluicev1.ConsumerGroup{})
+	f.write("a", "b", "c", "c")
+	got := take(t, f.Service, 3)
+	if _, err := settled(t, f.Service, got[0]); err != nil {
+		t.Fatal(err)
+	}
+	f.restart(f.memory.epoch, func() { f.eventsLog().damage(1, 4) })
+	f.wantLetters("4" + damagedCause) // 1 is settled, 2 and 3 are out
+	for _, d := range got[1:] {
+		if o, err := settled(t, f.Service, d); err != nil || o != sluicev1.Outcome_OUTCOME_DONE {
+			t.Errorf("Settle() = %v, %v, want DONE", o, err)
+		}
+	}
+	f.eventsLog().repair()
+	f.restart(f.memory.epoch, func() {})
+	if st := f.standing(); st.GetDeadLetters() != 1 || st.GetOutstanding()+st.GetPending() != 0 {
+		t.Errorf("status = %v, want one dead letter", st)
+	}
+	f.redrive(1)
+	if got := f.takeAll(1); !slices.Equal(got, []uint64{4}) {
+		t.Errorf("delivered %v, want 4", got)
+	}
+}
+
+// TestDamageAtDeliveryWithoutRoom holds that a chat waits whose next event cannot
+// be read and cannot become a dead letter either, and that others go on.
+func TestDamageAtDeliveryWithoutRoom(t *testing.T) {
+	f := openFragile(t)
+	f.create(&sluicev1.ConsumerGroup{
+		Paused: true, Limits: &sluicev1.GroupLimits{MaxDeadLetters: 1},
+		Retry: &sluicev1.RetryPolicy{Backoff: []*durationpb.Duration{durationpb.New(0)}},
+	})
+	f.write("a", "b", "b", "c")
+	for f.standing().GetPending() < 4 {
+	}
+	f.forget()
+	f.eventsLog().damage(1, 2)
+	pauser(t, f.Service)(false)
+	if got := f.takeAll(1); !slices.Equal(got, []uint64{4}) {
+		t.Fatalf("delivered %v, want 4", got)
+	}
+	for f.standing().GetBlockedChatsTotal() != 1 {
+	}
+	if st := f.standing(); st.GetDeadLetters() != 1 || !slices.Contains(st.GetLimitsReached(), "max_dead_letters") ||
+		st.GetBlockedChats()[0].GetLastFailure().GetCause() != sluicev1.FailureCause_FAILURE_CAUSE_DAMAGED {
+		t.Errorf("status = %v, want a chat that waits because of max_dead_letters", st)
+	}
+	if _, err := f.DiscardDeadLetters(t.Context(), &sluicev1.DiscardDeadLettersRequest{
+		ConsumerGroupId: "w", Selection: &sluicev1.DeadLetterSelection{All: true}, Reason: "test",
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.takeAll(1); !slices.Equal(got, []uint64{3}) && f.standing().GetPending() > 0 {
+		t.Errorf("delivered %v, want 3", got)
+	}
+}

@@ -7,6 +7,7 @@ import (
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/apierror"
+	"github.com/sluicegate/sluice/server/eventlog"
 	"github.com/sluicegate/sluice/server/group/schedule"
 	"github.com/sluicegate/sluice/server/subscription"
 )
@@ -121,7 +122,7 @@ func (r *runner) readAgain(ctx context.Context, sel schedule.Selection) error {
 			if _, ok := slices.BinarySearch(span, e.Sequence); ok {
 				events = append(events, e)
 			}
-		}, func(uint64, uint64) {})
+		}, func(*eventlog.DamagedError) {})
 	}
 	if err != nil || len(events) == 0 {
 		return err

@@ -120,8 +120,10 @@ func (r *runner) buryDamaged(ctx context.Context, parts []assembled, found found
 	if err != nil {
 		return err
 	}
-	r.service.metrics.damaged.WithLabelValues(r.name).Add(float64(letters))
-	r.reportDamage(damaged[0], damaged[len(damaged)-1], found.damaged[damaged[0]])
+	if letters > 0 { // else there is no room for them: the status says so
+		r.service.metrics.damaged.WithLabelValues(r.name).Add(float64(letters))
+		r.reportDamage(damaged[0], damaged[len(damaged)-1], found.damaged[damaged[0]])
+	}
 	return nil
 }
 

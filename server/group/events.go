@@ -50,20 +50,26 @@ func (s *Service) outline(rec eventlog.Record, filter *subscription.Filter) (rec
 // scan calls visit for each event from the one at first to the one at last that
 // the filter selects, and damaged for each range of those that cannot be read, in
 // order. last must be durable.
-func (s *Service) scan(ctx context.Context, filter *subscription.Filter, first, last uint64, visit func(schedule.Event), damaged func(first, last uint64)) error {
+func (s *Service) scan(ctx context.Context, filter *subscription.Filter, first, last uint64, visit func(schedule.Event), damaged func(*eventlog.DamagedError)) error {
 	return scan(ctx, s.events, first, last, func(rec eventlog.Record) error {
 		e, ok, err := s.selectEvent(rec, filter)
 		switch {
 		case err != nil:
-			damaged(rec.Sequence, rec.Sequence)
+			damaged(s.undecodable(rec, err))
 		case ok:
 			visit(e)
 		}
 		return nil
 	}, func(d *eventlog.DamagedError) error {
-		damaged(d.First, d.Last)
+		damaged(d)
 		return nil
 	})
+}
+
+// undecodable returns the error of a record that the storage can read and nobody
+// can decode.
+func (s *Service) undecodable(rec eventlog.Record, err error) *eventlog.DamagedError {
+	return &eventlog.DamagedError{Log: s.events.Name(), First: rec.Sequence, Last: rec.Sequence, Err: err}
 }
 
 // scan calls visit for each record of log from the one at first to the one at

@@ -68,8 +68,7 @@ func (f *feeder) pass(ctx context.Context, r *runner, filter *subscription.Filte
 				return err
 			}
 			out = feed{}
-			d := &eventlog.DamagedError{Log: r.service.events.Name(), First: rec.Sequence, Last: rec.Sequence, Err: err}
-			if err := f.passDamage(ctx, r, d); err != nil {
+			if err := f.passDamage(ctx, r, r.service.undecodable(rec, err)); err != nil {
 				return err
 			}
 		}

@@ -55,9 +55,6 @@ type Config struct {
 // maxGroups is how many groups a server takes.
 const maxGroups = 1000
 
-// LeaseBucket is where the leases of groups are in a cluster.
-const LeaseBucket = "GROUP_LEADERS"
-
 // A Service implements ConsumerService and ConsumerGroupService. It is safe for
 // concurrent use.
 type Service struct {

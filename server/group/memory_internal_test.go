@@ -92,6 +92,8 @@ type memoryLog struct {
 	first   uint64
 	damaged map[uint64]bool
 	down    bool
+	flaky   int // each so many appends one fails, and may be stored; 0 is none does
+	appends int
 }
 
 func (l *memoryLog) last() uint64 { return uint64(len(l.records)) }
@@ -126,9 +128,17 @@ func (l *memoryLog) Append(_ context.Context, r eventlog.Record) (eventlog.Appen
 	if r.Sequence != 0 && r.Sequence != next {
 		return eventlog.Appended{}, eventlog.ErrConflict
 	}
+	l.appends++
+	fails := l.flaky > 0 && l.appends%l.flaky == 0
+	if fails && l.appends/l.flaky%2 == 0 {
+		return eventlog.Appended{}, eventlog.ErrUnavailable
+	}
 	r.Sequence, r.Time = next, time.Now()
 	l.records = append(l.records, r)
 	l.log.Advance([]eventlog.Record{r}, next)
+	if fails {
+		return eventlog.Appended{}, eventlog.ErrUnavailable
+	}
 	return eventlog.Appended{Sequence: next}, nil
 }
 

@@ -162,7 +162,7 @@ func TestScanEndsAtItsEnd(t *testing.T) {
 	}
 	var got []uint64
 	err := s.scan(t.Context(), new(subscription.Filter), 4, 8, func(e schedule.Event) { got = append(got, e.Sequence) },
-		func(first, last uint64) { t.Errorf("%d to %d are damaged", first, last) })
+		func(d *eventlog.DamagedError) { t.Error(d) })
 	if err != nil || !slices.Equal(got, []uint64{4, 8}) {
 		t.Errorf("scan() = %v, %v, want 4 and 8", got, err)
 	}

@@ -116,10 +116,17 @@ func (c *core) restore(ctx context.Context, group *sluicev1.ConsumerGroup) (epoc
 
 // damageAll makes dead letters of what the group has read and cannot read any
 // more, whether there is room for them or not.
-func (c *core) damageAll(first, last uint64) {
-	for ; first <= last; first += maxDamage {
-		c.scheduler.Damage(first, min(first+maxDamage-1, last))
+func (c *core) damageAll(d *eventlog.DamagedError) {
+	c.reportDamage(d.First, d.Last, d.Err)
+	for first := d.First; first <= d.Last; first += maxDamage {
+		c.damage(first, min(first+maxDamage-1, d.Last))
 	}
+}
+
+// damage makes dead letters of at most maxDamage events.
+func (c *core) damage(first, last uint64) {
+	letters := c.scheduler.Damage(first, last)
+	c.service.metrics.damaged.WithLabelValues(c.name).Add(float64(letters))
 }
 
 func (c *core) setFilter(spec *sluicev1.EventFilter) error {

@@ -8,6 +8,7 @@ import (
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/apierror"
+	"github.com/sluicegate/sluice/server/eventlog"
 	"github.com/sluicegate/sluice/server/group/schedule"
 	"github.com/sluicegate/sluice/server/subscription"
 )
@@ -25,8 +26,8 @@ type seek struct {
 	filter  *subscription.Filter
 	scanned uint64
 	count   uint64
-	events  []schedule.Event // of the chats
-	damaged []feed           // what cannot be read, so that nobody knows its chats
+	events  []schedule.Event         // of the chats
+	damaged []*eventlog.DamagedError // what cannot be read, so that nobody knows its chats
 }
 
 // SeekConsumerGroup implements ConsumerGroupService.
@@ -88,9 +89,9 @@ func (k *seek) scan(ctx context.Context, s *Service, position uint64) error {
 			k.count++
 			k.events = append(k.events, e)
 		}
-	}, func(first, last uint64) {
-		k.count += last - first + 1
-		k.damaged = append(k.damaged, feed{damaged: first, position: last})
+	}, func(d *eventlog.DamagedError) {
+		k.count += d.Last - d.First + 1
+		k.damaged = append(k.damaged, d)
 	})
 	k.scanned = position
 	return err
@@ -119,7 +120,7 @@ func (c *core) seek(k *seek, res *sluicev1.SeekConsumerGroupResponse) error {
 	case len(k.chats) > 0:
 		c.scheduler.SeekChats(k.chats, k.next, k.events)
 		for _, d := range k.damaged { // it may be of these chats
-			c.damageAll(d.damaged, d.position)
+			c.damageAll(d)
 		}
 		c.replace = true // rather than all events in the journal
 	default:

@@ -25,6 +25,7 @@ import (
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/apierror"
 	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/eventlog/cluster"
 	"github.com/sluicegate/sluice/server/eventlog/local"
 	"github.com/sluicegate/sluice/server/record"
 )
@@ -38,8 +39,9 @@ const testTimeout = 30 * time.Second
 type gate struct {
 	tb       testing.TB
 	ctx      context.Context
-	dir      string
-	engine   *local.Engine
+	dir      string // of the local engine
+	url      string // of a cluster, instead
+	engine   eventlog.Engine
 	log      *eventlog.Log
 	service  *Service
 	client   sluicev1.EventServiceClient
@@ -51,7 +53,14 @@ type gate struct {
 // newGate starts a gate that stops when the test ends.
 func newGate(tb testing.TB, cfg eventlog.LogConfig) *gate {
 	tb.Helper()
-	g := &gate{tb: tb, registry: prometheus.NewRegistry(), dir: filepath.Join(tb.TempDir(), "data")}
+	return (&gate{tb: tb, dir: filepath.Join(tb.TempDir(), "data")}).start(cfg)
+}
+
+// start starts a gate that stops when the test ends.
+func (g *gate) start(cfg eventlog.LogConfig) *gate {
+	tb := g.tb
+	tb.Helper()
+	g.registry = prometheus.NewRegistry()
 	var cancel context.CancelFunc
 	g.ctx, cancel = context.WithTimeout(context.Background(), 2*testTimeout)
 	tb.Cleanup(cancel)
@@ -73,7 +82,12 @@ func newGate(tb testing.TB, cfg eventlog.LogConfig) *gate {
 func (g *gate) open(cfg eventlog.LogConfig) {
 	g.tb.Helper()
 	var err error
-	if g.engine, err = local.Open(g.ctx, local.Config{Dir: g.dir}); err != nil {
+	if g.url != "" {
+		g.engine, err = cluster.Open(g.ctx, cluster.Config{URL: g.url})
+	} else {
+		g.engine, err = local.Open(g.ctx, local.Config{Dir: g.dir})
+	}
+	if err != nil {
 		g.tb.Fatalf("open the engine: %v", err)
 	}
 	if cfg.Name == "" {

@@ -9,6 +9,7 @@ import (
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/apierror"
+	"github.com/sluicegate/sluice/server/eventlog"
 )
 
 // A Service implements LogService over the logs of a gateway that runs. It is
@@ -16,14 +17,14 @@ import (
 type Service struct {
 	sluicev1.UnimplementedLogServiceServer
 
-	engine   Engine
+	engine   eventlog.Engine
 	draining <-chan struct{}
 	turn     chan struct{} // holds one value while somebody verifies
 }
 
 // NewService returns a Service over engine. draining is closed when the server
 // begins to stop: a call then ends with UNAVAILABLE (DRAINING).
-func NewService(engine Engine, draining <-chan struct{}) *Service {
+func NewService(engine eventlog.Engine, draining <-chan struct{}) *Service {
 	return &Service{engine: engine, draining: draining, turn: make(chan struct{}, 1)}
 }
 

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -58,8 +59,8 @@ type Config struct {
 	// CommitTimeout bounds an Append. 0 means 3 s.
 	CommitTimeout time.Duration
 
-	// MaxRecord is the largest Record.Data, in bytes. 0 means 1 MiB. The servers
-	// may take less: see Engine.MaxRecord.
+	// MaxRecord is the largest Record.Data, in bytes. 0 means 1 MiB at most. The
+	// servers may take less: see Engine.MaxRecord.
 	MaxRecord int
 
 	// AcceptUnsynced opens a cluster in which a node is seen not to sync each
@@ -88,6 +89,8 @@ type Engine struct {
 	runs    sync.WaitGroup
 	closed  atomic.Bool
 
+	open atomic.Pointer[[]*store] // those in stores
+
 	mu      sync.Mutex
 	stores  map[string]*store
 	appends sync.WaitGroup // Add with mu held, while not closed
@@ -97,7 +100,6 @@ type Engine struct {
 // it.
 func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 	cfg.CommitTimeout = cmp.Or(cfg.CommitTimeout, defaultCommitTimeout)
-	cfg.MaxRecord = cmp.Or(cfg.MaxRecord, defaultMaxRecord)
 	cfg.Replicas = cmp.Or(cfg.Replicas, defaultReplicas)
 	e := &Engine{
 		cfg: cfg, logger: cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)),
@@ -107,6 +109,7 @@ func Open(ctx context.Context, cfg Config) (_ *Engine, err error) {
 			Help: "Records that were read from a stream's leader because a replica lacked them: its store is damaged.",
 		}),
 	}
+	e.list()
 	if e.metrics, err = eventlog.NewMetrics(cfg.Registerer); err != nil {
 		return nil, err
 	}
@@ -144,13 +147,18 @@ func (e *Engine) Failed() <-chan struct{} { return e.failed }
 
 // Err implements eventlog.Engine.
 func (e *Engine) Err() error {
-	switch silence := e.commits.stalled(); {
+	switch {
 	case e.closed.Load():
 		return eventlog.ErrClosed
 	case !e.write.up.Load() || !e.read.up.Load():
 		return fmt.Errorf("%w: not connected to the NATS cluster", eventlog.ErrUnavailable)
-	case silence > e.cfg.CommitTimeout:
-		return fmt.Errorf("%w: the NATS cluster has not acknowledged anything for %v", eventlog.ErrUnavailable, silence.Round(time.Second))
+	}
+	for _, s := range *e.open.Load() {
+		// One that only one gateway uses may have been removed by another.
+		if silence := s.health.silence(); silence > e.cfg.CommitTimeout && !s.cfg.Exclusive {
+			return fmt.Errorf("%w: the NATS cluster has acknowledged nothing of log %s for %v",
+				eventlog.ErrUnavailable, s.cfg.Name, silence.Round(time.Second))
+		}
 	}
 	return nil
 }
@@ -204,7 +212,7 @@ func (e *Engine) Close(ctx context.Context) error {
 	}
 	e.stop()
 	e.commits.close()
-	for _, s := range e.open() {
+	for _, s := range *e.open.Load() {
 		s.close()
 	}
 	e.read.close()
@@ -213,15 +221,10 @@ func (e *Engine) Close(ctx context.Context) error {
 	return err
 }
 
-// open returns the logs that are open.
-func (e *Engine) open() []*store {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	stores := make([]*store, 0, len(e.stores))
-	for _, s := range e.stores {
-		stores = append(stores, s)
-	}
-	return stores
+// list renews what open holds. e.mu is held.
+func (e *Engine) list() {
+	stores := slices.Collect(maps.Values(e.stores))
+	e.open.Store(&stores)
 }
 
 // watch keeps the extents of the logs up to date, and finds what other gateways
@@ -238,13 +241,15 @@ func (e *Engine) watch(ctx context.Context) {
 		bounded, cancel := context.WithTimeout(ctx, refreshTimeout)
 		var asking errgroup.Group
 		asking.SetLimit(maxRefreshes)
-		for _, s := range e.open() {
+		for _, s := range *e.open.Load() {
 			asking.Go(func() error {
 				if !s.stale() {
 					return nil
 				}
 				if _, err := s.refresh(bounded); err == nil {
-					e.commits.answered()
+					s.health.idle()
+				} else {
+					s.health.fail()
 				}
 				return nil
 			})
@@ -285,6 +290,7 @@ func (e *Engine) Remove(ctx context.Context, name string) error {
 	e.mu.Lock()
 	s := e.stores[name]
 	delete(e.stores, name)
+	e.list()
 	e.mu.Unlock()
 	if s != nil {
 		s.close()

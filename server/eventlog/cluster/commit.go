@@ -26,12 +26,6 @@ type committer struct {
 	runs    sync.WaitGroup
 	pending atomic.Int64 // appends under way
 
-	// silent is since when nothing has been acknowledged although something
-	// should have been, in nanoseconds since started; 0 when that is not so.
-	// It outlasts the appends that gave up.
-	silent  atomic.Int64
-	started time.Time
-
 	mu   sync.Mutex
 	acks []ack
 	wake chan struct{} // of size 1: acks is not empty
@@ -60,7 +54,6 @@ type ack struct {
 func newCommitter(l *link, m *eventlog.Metrics) *committer {
 	c := &committer{
 		link: l, metrics: m, stop: make(chan struct{}), wake: make(chan struct{}, 1),
-		started: time.Now().Add(-1), // so that no time after it is 0
 	}
 	c.runs.Go(c.run)
 	return c
@@ -74,6 +67,8 @@ func (c *committer) append(ctx context.Context, s *store, r eventlog.Record) (ev
 		return eventlog.Appended{}, fmt.Errorf("%w: too many appends are under way", eventlog.ErrUnavailable)
 	}
 	defer c.pending.Add(-1)
+	s.health.expect()
+	defer s.health.done()
 	p := &publication{store: s, record: r, sent: time.Now(), answer: make(chan ack, 1)}
 	reply, cancel := c.link.listen(func(m *nats.Msg) { c.receive(p, m) })
 	defer cancel()
@@ -84,7 +79,6 @@ func (c *committer) append(ctx context.Context, s *store, r eventlog.Record) (ev
 	case r.ID != "":
 		msg.Header = nats.Header{headerID: {r.ID}}
 	}
-	c.silent.CompareAndSwap(0, int64(time.Since(c.started)))
 	again := time.NewTimer(askAgain)
 	defer again.Stop()
 	why := errors.New("no acknowledgement")
@@ -118,11 +112,7 @@ func (c *committer) receive(p *publication, m *nats.Msg) {
 	a := ack{of: p}
 	a.sequence, a.duplicate, a.err = parseAck(m)
 	if !errors.Is(a.err, eventlog.ErrUnavailable) {
-		silent := int64(0)
-		if c.pending.Load() > 1 {
-			silent = int64(time.Since(c.started))
-		}
-		c.silent.Store(silent)
+		p.store.health.answered()
 	}
 	if a.err != nil {
 		a.tell()
@@ -207,24 +197,6 @@ func (c *committer) settle(group []ack) {
 
 // recordOverhead is about what a stream adds to a record, in bytes.
 const recordOverhead = 64
-
-// stalled returns for how long appends have gone unanswered.
-func (c *committer) stalled() time.Duration {
-	since := c.silent.Load()
-	if since == 0 {
-		return 0
-	}
-	return time.Since(c.started) - time.Duration(since)
-}
-
-// answered takes down that the cluster answers, if nothing is under way that
-// would say more.
-func (c *committer) answered() {
-	since := c.silent.Load()
-	if c.pending.Load() == 0 {
-		c.silent.CompareAndSwap(since, 0)
-	}
-}
 
 // close fails what is under way.
 func (c *committer) close() {

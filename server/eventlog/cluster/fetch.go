@@ -20,8 +20,10 @@ const (
 	maxFetch      = 256
 	maxFetchBytes = 1 << 20
 
-	// maxAsked bounds the records that one read asks the leader for, one by one.
-	maxAsked = 64
+	// maxAsked bounds the records that one read asks the leader for, one by one,
+	// and maxDamaged those that it asks for in vain.
+	maxAsked   = 64
+	maxDamaged = 1000
 )
 
 // direct asks whichever replica is the nearest for records, in order, and how
@@ -183,13 +185,20 @@ func (s *store) fill(ctx context.Context, first, last uint64, limit int) (record
 			break
 		}
 		r, found, err := s.fromLeader(ctx, getRequest{Seq: next})
+		var others []eventlog.Record
 		if err == nil && !found {
+			others, err = s.fromOthers(ctx, next, last, limit-len(records))
+		}
+		if err == nil && !found && len(others) == 0 {
 			err = s.damage(ctx, next, last)
 		}
 		switch {
 		case found:
 			records = append(records, r)
 			next++
+		case len(others) > 0:
+			records = append(records, others...)
+			next += uint64(len(others))
 		case err != nil && next > first:
 			return records, next - 1, nil // whoever reads on gets it
 		case err != nil:
@@ -240,6 +249,31 @@ func (s *store) learn(ctx context.Context) error {
 	return err
 }
 
+// fromOthers returns the records from first on, none after last, that the leader
+// has not got, if another replica has. Which one answers is left to chance.
+func (s *store) fromOthers(ctx context.Context, first, last uint64, limit int) ([]eventlog.Record, error) {
+	for i := 0; i < maxTries && s.engine.cfg.Replicas > 1; i++ {
+		found, _, err := s.direct(ctx, getRequest{Seq: first, Batch: limit, MaxBytes: maxFetchBytes})
+		if err != nil {
+			return nil, err
+		}
+		n := 0
+		for n < len(found) && found[n].Sequence == first+uint64(n) && found[n].Sequence <= last {
+			n++
+		}
+		if n > 0 {
+			s.report(&s.reportedLeader, "the stream's leader lacks records that another replica holds: its store is damaged; "+
+				"move the leader, and have that server make its copy anew", found[:n])
+			return found[:n], nil
+		}
+	}
+	return nil, nil
+}
+
+// maxTries is how often replicas are asked for what the leader lacks: with three
+// of them, all but one in 40 million times one of the others has answered.
+const maxTries = 16
+
 // damage returns a DamagedError for records from first on that the leader has
 // not got, unless they were removed meanwhile.
 func (s *store) damage(ctx context.Context, first, last uint64) error {
@@ -250,7 +284,7 @@ func (s *store) damage(ctx context.Context, first, last uint64) error {
 		return nil
 	}
 	end := first
-	for end < last && end-first < maxAsked && s.explain(end+1, end+1) == end+1 {
+	for end < last && end-first < maxDamaged && s.explain(end+1, end+1) == end+1 {
 		if _, found, err := s.fromLeader(ctx, getRequest{Seq: end + 1}); err != nil || found {
 			break
 		}
@@ -268,22 +302,23 @@ func (s *store) missed(records []eventlog.Record) {
 		return
 	}
 	s.engine.misses.Add(float64(len(records)))
+	s.report(&s.reported, "a replica lacks records that the stream's leader holds: its store is damaged, or it is far behind; "+
+		"they were read from the leader. It is not known which replica answered: compare the message counts of those that do not lead", records)
+}
+
+// report logs what is wrong with a replica, unless it has just been logged.
+func (s *store) report(last *time.Time, text string, records []eventlog.Record) {
 	s.mu.Lock()
-	again := time.Since(s.reported) < reportInterval
+	again := time.Since(*last) < reportInterval
 	if !again {
-		s.reported = time.Now()
+		*last = time.Now()
 	}
-	replicas := s.replicas
+	leader, replicas := s.leader, s.replicas
 	s.mu.Unlock()
-	if again {
-		return
+	if !again {
+		s.engine.logger.Error(text, "log", s.cfg.Name, "first_sequence", records[0].Sequence,
+			"last_sequence", records[len(records)-1].Sequence, "leader", leader, "replicas", replicas)
 	}
-	// An answer does not say whose it is. A server asks the replica that it has
-	// itself, if it has one.
-	s.engine.logger.Error("a replica lacks records that the stream's leader holds: its store is damaged, or it is far behind; "+
-		"the records were read from the leader",
-		"log", s.cfg.Name, "first_sequence", records[0].Sequence, "last_sequence", records[len(records)-1].Sequence,
-		"connected_to", s.engine.read.nc.ConnectedServerName(), "replicas", replicas)
 }
 
 // reportInterval is how often a log's replicas are complained about.

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -18,50 +19,106 @@ type source func(ctx context.Context, from uint64, limit int) (records []eventlo
 // ReadKey implements eventlog.Store.
 //
 // What a replica lacks cannot be seen in an answer that skips most records
-// anyway. So it is asked how many records the key has, as the leader is: where
-// they differ, the leader is asked for the records, too, one by one.
+// anyway. So the leader is asked how many records the key has: if one answer of
+// a replica has as many, that is it. Else the leader is asked for them, one by
+// one, unless it lacks some itself.
 func (s *store) ReadKey(ctx context.Context, key string, from uint64, limit int, reverse bool) ([]eventlog.Record, error) {
 	if err := s.engine.usable(); err != nil {
 		return nil, err
 	}
 	filter := s.cfg.Name + "." + keyToken(key) + ".>"
 	durable := s.log.Durable()
-	nearest, err := s.read(ctx, s.nearest(filter), durable, from, limit, reverse)
-	if err == nil {
-		var whole bool
-		if whole, err = s.whole(ctx, filter); err == nil && whole {
-			return nearest, nil
-		}
+	if s.engine.cfg.Replicas == 1 { // it is the leader
+		records, err := s.read(ctx, s.nearest(filter), durable, from, limit, reverse)
+		return records, s.engine.cause(err)
 	}
-	if err != nil && !errors.Is(err, errNoReplica) {
-		return nil, s.engine.cause(err)
-	}
-	records, err := s.read(ctx, s.leading(filter), durable, from, limit, reverse)
+	info, err := s.info(ctx, infoRequest{Subjects: filter})
 	if err != nil {
 		return nil, s.engine.cause(err)
 	}
-	s.missed(slices.DeleteFunc(slices.Clone(records), func(r eventlog.Record) bool {
-		return lagging(r) || slices.ContainsFunc(nearest, func(o eventlog.Record) bool { return o.Sequence == r.Sequence })
-	}))
-	return records, nil
+	if s.hurt(info) {
+		records, err := s.merged(ctx, filter, durable, from, limit, reverse)
+		return records, s.engine.cause(err)
+	}
+	all, whole, err := s.all(ctx, filter, info)
+	if err != nil {
+		return nil, s.engine.cause(err)
+	}
+	of := s.leading(filter)
+	if whole {
+		of = among(all)
+	}
+	records, err := s.read(ctx, of, durable, from, limit, reverse)
+	if err == nil && !whole && len(all) > 0 {
+		s.missed(slices.DeleteFunc(slices.Clone(records), func(r eventlog.Record) bool {
+			_, found := search(all, r.Sequence)
+			return found || r.Sequence > all[len(all)-1].Sequence || lagging(r)
+		}))
+	}
+	return records, s.engine.cause(err)
 }
 
-// whole says whether the nearest replica has as many records of a key as the
-// leader has.
-func (s *store) whole(ctx context.Context, filter string) (bool, error) {
-	if s.engine.cfg.Replicas == 1 {
-		return true, nil // it is the leader
-	}
-	records, count, err := s.direct(ctx, getRequest{Seq: 1, NextFor: filter, Batch: 1})
-	if err != nil {
-		return false, err
-	}
-	count += uint64(len(records))
-	info, err := s.info(ctx, infoRequest{Subjects: filter})
+// maxKey is how many records of a key are asked for at once.
+const maxKey = 1000
+
+// all returns the records of a key that one replica answers with, and whether
+// those are as many as the leader has.
+func (s *store) all(ctx context.Context, filter string, info streamInfo) ([]eventlog.Record, bool, error) {
+	count := uint64(0)
 	for _, n := range info.State.Subjects {
-		count -= n
+		count += n
 	}
-	return count == 0, err
+	if count == 0 || count > maxKey {
+		return nil, count == 0, nil
+	}
+	records, _, err := s.direct(ctx, getRequest{Seq: 1, NextFor: filter, Batch: maxKey, MaxBytes: maxFetchBytes})
+	if errors.Is(err, errNoReplica) {
+		return nil, false, nil // the leader may answer
+	}
+	known, _ := search(records, info.State.Last+1)
+	return records, uint64(known) == count, err //nolint:gosec // not negative
+}
+
+// hurt says whether the leader itself lacks what nobody removed.
+func (s *store) hurt(info streamInfo) bool {
+	return len(info.State.Lost.Sequences) > 0 || info.State.NumDeleted > 0 && !s.cfg.Deletes
+}
+
+// merged returns what any replica has of a key, for when the leader is no
+// measure: it asks as often as it takes for each of them to have answered.
+func (s *store) merged(ctx context.Context, filter string, durable, from uint64, limit int, reverse bool) ([]eventlog.Record, error) {
+	var merged []eventlog.Record
+	for range maxTries {
+		part, err := s.read(ctx, s.nearest(filter), durable, from, limit, reverse)
+		if err != nil {
+			return nil, err
+		}
+		merged = append(merged, part...)
+		slices.SortFunc(merged, func(a, b eventlog.Record) int {
+			if reverse {
+				a, b = b, a
+			}
+			return cmp.Compare(a.Sequence, b.Sequence)
+		})
+		merged = slices.CompactFunc(merged, func(a, b eventlog.Record) bool { return a.Sequence == b.Sequence })
+		merged = merged[:min(len(merged), limit)]
+	}
+	return merged, nil
+}
+
+// search returns where in records the one at sequence is, or would be.
+func search(records []eventlog.Record, sequence uint64) (int, bool) {
+	return slices.BinarySearchFunc(records, sequence, func(r eventlog.Record, sequence uint64) int {
+		return cmp.Compare(r.Sequence, sequence)
+	})
+}
+
+// among returns records that were read before.
+func among(all []eventlog.Record) source {
+	return func(_ context.Context, from uint64, limit int) ([]eventlog.Record, bool, error) {
+		i, _ := search(all, from)
+		return all[i:min(len(all), i+limit)], i+limit < len(all), nil
+	}
 }
 
 // nearest returns records from whichever replica answers.

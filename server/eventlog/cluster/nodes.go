@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -59,9 +60,13 @@ func (e *Engine) check(ctx context.Context) error {
 	}
 	if payload < minPayload {
 		return fmt.Errorf("the NATS server %s takes messages of %d bytes at most: set max_payload to %d or more on every server",
-			where, payload, e.cfg.MaxRecord+headerRoom)
+			where, payload, cmp.Or(e.cfg.MaxRecord, defaultMaxRecord)+headerRoom)
 	}
-	if limit := payload - headerRoom; limit < e.cfg.MaxRecord {
+	limit := payload - headerRoom
+	if e.cfg.MaxRecord == 0 {
+		e.cfg.MaxRecord = min(limit, defaultMaxRecord)
+	}
+	if limit < e.cfg.MaxRecord {
 		e.logger.Warn("the NATS servers take less than the largest record: raise max_payload on every server; until then larger records are refused",
 			"server", where, "max_payload", payload, "max_payload_wanted", e.cfg.MaxRecord+headerRoom, "max_record", limit)
 		e.cfg.MaxRecord = limit

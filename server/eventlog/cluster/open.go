@@ -57,6 +57,7 @@ func (e *Engine) Log(ctx context.Context, cfg eventlog.LogConfig) (*eventlog.Log
 		return nil, eventlog.ErrClosed
 	}
 	e.stores[cfg.Name] = s
+	e.list()
 	return s.log, nil
 }
 
@@ -82,6 +83,10 @@ func (s *store) open(ctx context.Context) error {
 	}
 	if err != nil {
 		return fmt.Errorf("find or create the stream: %w", err)
+	}
+	if window := s.window(); window < s.cfg.DedupeWindow {
+		s.engine.logger.Warn("IDs are remembered for less time than dedupe_window says: a cluster keeps them in memory, and no longer than the records",
+			"log", s.cfg.Name, "dedupe_window", s.cfg.DedupeWindow, "remembered", window)
 	}
 	s.epoch = cmp.Or(stream.CachedInfo().Config.Metadata[epochKey], s.epoch)
 	if _, err = js.UpdateStream(ctx, s.config()); err != nil {

@@ -22,14 +22,16 @@ type store struct {
 	cfg    eventlog.LogConfig
 	epoch  string
 	log    *eventlog.Log
+	health health
 
-	mu       sync.Mutex
-	state    eventlog.State // as the leader told, and what was appended since
-	removed  removals
-	own      bool               // appended to since the leader was asked
-	heard    *nats.Subscription // of the end; nil when the log is not followed
-	replicas string             // as of then, for people
-	reported time.Time          // when one of them was last complained about
+	mu      sync.Mutex
+	state   eventlog.State // as the leader told, and what was appended since
+	removed removals
+	own     bool               // appended to since the leader was asked
+	heard   *nats.Subscription // of the end; nil when the log is not followed
+
+	leader, replicas         string    // as of then, for people
+	reported, reportedLeader time.Time // when they were last complained about
 }
 
 // subject returns where r is published: the log, then the key, then what labels
@@ -148,7 +150,7 @@ func (s *store) info(ctx context.Context, r infoRequest) (streamInfo, error) {
 	if r.Deleted && s.cfg.Deletes {
 		s.removed.set(found.Deleted, found.Lost.Sequences, found.First)
 	}
-	s.replicas = answer.describe()
+	s.leader, s.replicas = answer.Cluster.Leader, answer.describe()
 	return answer, nil
 }
 

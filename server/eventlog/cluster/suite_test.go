@@ -17,7 +17,10 @@ import (
 	"github.com/sluicegate/sluice/server/eventlog/natstest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	natstest.Main()
+	goleak.VerifyTestMain(m)
+}
 
 // TestContract runs the suite of both engines on one server.
 func TestContract(t *testing.T) {

@@ -3,6 +3,7 @@ package cluster
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -66,20 +67,20 @@ type streamInfo struct {
 	} `json:"cluster"`
 }
 
-// describe says who has the stream, for people.
+// describe names the replicas that do not lead, for people.
 func (i *streamInfo) describe() string {
-	text := i.Cluster.Leader + " (leader)"
+	var names []string
 	for _, r := range i.Cluster.Replicas {
-		state := "current"
 		switch {
 		case r.Offline:
-			state = "offline"
+			names = append(names, r.Name+" (offline)")
 		case !r.Current:
-			state = fmt.Sprintf("%d operations behind", r.Lag)
+			names = append(names, fmt.Sprintf("%s (%d operations behind)", r.Name, r.Lag))
+		default:
+			names = append(names, r.Name)
 		}
-		text += fmt.Sprintf(", %s (%s)", r.Name, state)
 	}
-	return text
+	return strings.Join(names, ", ")
 }
 
 // An outcome is the answer to an append, a deletion and a purge.

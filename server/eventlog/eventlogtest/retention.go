@@ -29,9 +29,10 @@ func testDelete(t *testing.T, h Harness) {
 	for range 2 {
 		r := l.Read(1)
 		want(t, take(t, r, 3), "1", "4", "5")
-		records, err := r.Next(ctxOf(t), 1)
-		if err != nil || len(records) > 0 || r.Position() != 6 {
-			t.Fatalf("Next() = %v, %v, position %d, want nothing up to 6", records, err, r.Position())
+		for r.Position() < 6 {
+			if records, err := r.Next(ctxOf(t), 1); err != nil || len(records) > 0 {
+				t.Fatalf("Next() = %v, %v, want nothing up to 6", records, err)
+			}
 		}
 		if end := extent(t, l); end.First != 1 || end.Last != 6 || end.Count != 3 {
 			t.Errorf("State() = %+v, want 3 records of 1 to 6", end)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -355,18 +356,65 @@ func (s *store) lookUp(g *group, id [hashBytes]byte, at int64) (sequence uint64,
 	}
 	newest, oldest := s.bucket(at), s.bucket(at-int64(s.cfg.DedupeWindow))
 	for b := newest; ; b-- {
-		v, closer, err := s.engine.db.Get(identityKey(s.entry.number, b, id))
-		switch {
-		case err == nil:
-			sequence, found = binary.BigEndian.Uint64(v), at-int64(binary.BigEndian.Uint64(v[8:])) < int64(s.cfg.DedupeWindow) //nolint:gosec // as it was encoded
-			if err := closer.Close(); err != nil || found {
-				return sequence, found, err
-			}
-		case !isNotFound(err):
+		v, err := s.engine.lookUp(identityKey(s.entry.number, b, id))
+		if err != nil {
 			return 0, false, fmt.Errorf("%w: look up an identity: %w", eventlog.ErrUnavailable, err)
+		}
+		if len(v) == 16 && at-int64(binary.BigEndian.Uint64(v[8:])) < int64(s.cfg.DedupeWindow) { //nolint:gosec // as it was encoded
+			return binary.BigEndian.Uint64(v), true, nil
 		}
 		if b == oldest {
 			return 0, false, nil
 		}
 	}
+}
+
+// lookUp returns what stands under the key of an identity; nil for nothing.
+//
+// Damage there stops no callback: the vendor would not send it again, and a
+// record that is stored twice is the lesser evil. Damaged filters are passed by,
+// and written anew in the background.
+func (e *Engine) lookUp(key []byte) ([]byte, error) {
+	if !e.unfiltered.Load() {
+		v, closer, err := e.db.Get(key)
+		switch {
+		case err == nil:
+			return slices.Clone(v), closer.Close()
+		case isNotFound(err):
+			return nil, nil
+		case !isDamage(err):
+			return nil, err
+		}
+		e.unfiltered.Store(true)
+		e.background.Go(e.rebuildFilters)
+	}
+	v, _, err := e.get(key)
+	if err != nil && isDamage(err) {
+		e.reportIdentities(err)
+		return nil, nil
+	}
+	return v, err
+}
+
+func (e *Engine) reportIdentities(err error) {
+	e.metrics.identities.Inc()
+	e.logger.Error("identities are damaged: a callback that comes again may be stored twice", "err", err)
+}
+
+// rebuildFilters has the tables of identities written anew.
+func (e *Engine) rebuildFilters() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		select {
+		case <-e.over:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	if err := e.db.Compact(ctx, []byte{keyIdentity}, []byte{keyIdentity + 1}, false); err != nil {
+		e.logger.Warn("damaged tables of identities could not be written anew", "err", err)
+		return
+	}
+	e.unfiltered.Store(false)
 }

@@ -65,6 +65,8 @@ type Config struct {
 
 	// Registerer takes the metrics. nil means none.
 	Registerer prometheus.Registerer
+
+	tune func(*pebble.Options) // by tests: another file system, smaller tables
 }
 
 const (
@@ -97,11 +99,12 @@ type Engine struct {
 	reads  chan struct{} // a place for each read under way
 	sweep  chan struct{} // size 1: a log is over its bounds
 
-	started  time.Time
-	applying atomic.Int64 // since when, by uptime, the writer works on its group; 0 when idle
-	syncing  atomic.Int64 // since when the syncer's group is under way; 0 when idle
-	short    atomic.Bool  // the disk has less than MinFree left
-	sick     atomic.Pointer[error]
+	started    time.Time
+	applying   atomic.Int64 // since when, by uptime, the writer works on its group; 0 when idle
+	syncing    atomic.Int64 // since when the syncer's group is under way; 0 when idle
+	short      atomic.Bool  // the disk has less than MinFree left
+	unfiltered atomic.Bool  // a filter of the identities is damaged
+	sick       atomic.Pointer[error]
 
 	closing    chan struct{} // closed when Close begins
 	over       chan struct{} // closed when nothing waits for an outcome any more

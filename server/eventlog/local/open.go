@@ -185,7 +185,7 @@ func (e *Engine) load() error {
 			break
 		}
 	}
-	return errors.Join(err, iter.Error(), iter.Close())
+	return closeIter(iter, err)
 }
 
 func (e *Engine) loadLog(name string, entry []byte) error {
@@ -350,12 +350,15 @@ func (e *Engine) pebbleOptions(readOnly, exists bool) *pebble.Options {
 		LBaseMaxBytes:               256 << 20,
 	}
 	for i := range o.Levels {
-		o.Levels[i].BlockSize = 32 << 10
+		o.Levels[i].BlockSize = 8 << 10                   // what one damaged bit costs
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // an identity that is new is looked up in no table
 	}
 	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
 	if e.cfg.WALFailoverDir != "" {
 		o.WALFailover = &pebble.WALFailoverOptions{Secondary: wal.Dir{FS: vfs.Default, Dirname: e.cfg.WALFailoverDir}}
+	}
+	if e.cfg.tune != nil {
+		e.cfg.tune(o)
 	}
 	return o
 }

@@ -35,6 +35,18 @@ func isDamage(err error) bool {
 		errors.Is(err, errChecksum) || errors.Is(err, errRecord)
 }
 
+// closeIter closes an iterator, and returns the first error: err, or why it
+// ended.
+func closeIter(iter *pebble.Iterator, err error) error {
+	if err == nil {
+		err = iter.Error()
+	}
+	if cerr := iter.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
 // A part is what one read of a log has found.
 type part struct {
 	records []eventlog.Record
@@ -156,7 +168,7 @@ func (s *store) skipRemoved(kind byte, next, last uint64) (uint64, error) {
 		}
 		next = max(next, end+1)
 	}
-	return next, errors.Join(iter.Error(), iter.Close())
+	return next, closeIter(iter, nil)
 }
 
 // damage looks how far what cannot be read at from goes, record by record, so
@@ -178,18 +190,32 @@ func (s *store) damage(from, to uint64, cause error) (part, error) {
 
 // probe reads the record at sequence alone.
 func (s *store) probe(sequence uint64) (part, error) {
-	v, closer, err := s.engine.db.Get(sequenceKey(keyRecord, s.entry.number, sequence))
-	if isNotFound(err) {
+	v, found, err := s.engine.get(sequenceKey(keyRecord, s.entry.number, sequence))
+	if err == nil && !found {
 		return part{through: sequence}, s.explainHole(sequence, sequence)
 	}
 	if err != nil {
 		return part{}, err
 	}
-	r, err := decodeRecord(sequence, slices.Clone(v))
-	if cerr := closer.Close(); err == nil {
-		err = cerr
-	}
+	r, err := decodeRecord(sequence, v)
 	return part{records: []eventlog.Record{r.Record}, through: sequence}, err
+}
+
+// get returns the value under key. Unlike Pebble's Get it reads no filter, so
+// what is damaged there does not matter.
+func (e *Engine) get(key []byte) (value []byte, found bool, err error) {
+	iter, err := e.db.NewIter(&pebble.IterOptions{LowerBound: key, UpperBound: append(slices.Clone(key), 0)})
+	if err != nil {
+		return nil, false, err
+	}
+	if found = iter.First(); found {
+		if value, err = iter.ValueAndErr(); err == nil {
+			value = slices.Clone(value)
+		}
+	} else {
+		err = iter.Error()
+	}
+	return value, found && err == nil, closeIter(iter, err)
 }
 
 // firstFrom returns the first record from first on that can be read, up to the
@@ -300,7 +326,7 @@ func (s *store) find(hash [hashBytes]byte, from uint64, reverse bool, visit func
 		for ok := valid(); ok && more && err == nil; ok = step() {
 			more, err = visit(sequenceOf(iter.Key()))
 		}
-		if err = errors.Join(err, iter.Error(), iter.Close()); err != nil {
+		if err = closeIter(iter, err); err != nil {
 			return err
 		}
 		if first = high + 1; reverse {

@@ -3,7 +3,6 @@ package local
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -128,7 +127,11 @@ func (s *store) countDeleted(first, end uint64) (records, bytes uint64, err erro
 			bytes += binary.BigEndian.Uint64(v)
 		}
 	}
-	return records, bytes, errors.Join(iter.Error(), iter.Close())
+	err = closeIter(iter, nil)
+	if isDamage(err) {
+		err = nil // a count is not worth more; readers meet the damage
+	}
+	return records, bytes, err
 }
 
 // iterate returns an iterator over the keys of one kind that end in a sequence
@@ -220,7 +223,7 @@ func (s *store) delete(g *group, sequence uint64) error {
 		return eventlog.ErrNotFound
 	}
 	next, err := s.skipRemoved(keyDeleted, sequence, sequence)
-	if err != nil {
+	if err != nil && !isDamage(err) {
 		return fmt.Errorf("%w: %w", eventlog.ErrUnavailable, err)
 	}
 	if next > sequence {
@@ -266,7 +269,7 @@ func (s *store) trim(g *group, sequence uint64) error {
 		return nil
 	}
 	sequence, err := s.skipRemoved(keyDeleted, sequence, c.state.last)
-	if err != nil {
+	if err != nil && !isDamage(err) {
 		return fmt.Errorf("%w: %w", eventlog.ErrUnavailable, err)
 	}
 	deleted, deletedBytes, err := s.countDeleted(before, sequence)
@@ -304,5 +307,9 @@ func (s *store) widen(g *group, width int64) error {
 		must(g.batch.Set(identityKey(s.entry.number, s.bucket(at), [hashBytes]byte(k[len(k)-hashBytes:])), v, nil))
 	}
 	g.of(s).touched = true
-	return errors.Join(iter.Error(), iter.Close())
+	if err = closeIter(iter, nil); isDamage(err) {
+		s.engine.reportIdentities(err)
+		return nil
+	}
+	return err
 }

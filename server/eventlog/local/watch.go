@@ -15,6 +15,7 @@ type metrics struct {
 	free       prometheus.Gauge
 	background prometheus.Counter
 	corrupted  prometheus.Counter
+	identities prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
@@ -31,8 +32,12 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Name: "sluice_eventlog_corruptions_total",
 			Help: "Times that the database met a file whose checksum is wrong.",
 		}),
+		identities: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sluice_eventlog_damaged_identities_total",
+			Help: "Look-ups of an identity that met damage: the record was stored, perhaps for a second time.",
+		}),
 	}
-	return m, eventlog.Register(r, m.free, m.background, m.corrupted)
+	return m, eventlog.Register(r, m.free, m.background, m.corrupted, m.identities)
 }
 
 // every calls fn each interval until the engine closes or fails. Each fn that

@@ -66,28 +66,14 @@ func StartOne(t testing.TB, change func(*server.Options)) *Cluster {
 func configure(t testing.TB, n int) *Cluster {
 	t.Helper()
 	ports := freePorts(t, 2*n)
-	var routes []*url.URL
-	for _, p := range ports[n:] {
-		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", p)})
-	}
 	c := &Cluster{servers: make([]*server.Server, n)}
 	var urls []string
 	for i := range n {
-		c.options = append(c.options, &server.Options{
-			ServerName: fmt.Sprint("n", i),
-			Host:       "127.0.0.1",
-			Port:       ports[i],
-			NoSigs:     true,
-			NoLog:      true,
-			JetStream:  true,
-			StoreDir:   t.TempDir(),
-			SyncAlways: true,
-			Cluster: server.ClusterOpts{
-				Name: "c", Host: "127.0.0.1", Port: ports[n+i],
-				NoAdvertise: true, // clients stay with the addresses that they were given
-			},
-			Routes: routes,
-		})
+		s := settings{Name: fmt.Sprint("n", i), Port: ports[i], ClusterPort: ports[n+i], StoreDir: t.TempDir()}
+		for _, p := range ports[n:] {
+			s.Routes = append(s.Routes, fmt.Sprintf("127.0.0.1:%d", p))
+		}
+		c.options = append(c.options, s.options())
 		urls = append(urls, fmt.Sprintf("nats://127.0.0.1:%d", ports[i]))
 	}
 	c.URL = strings.Join(urls, ",")
@@ -97,6 +83,34 @@ func configure(t testing.TB, n int) *Cluster {
 		}
 	})
 	return c
+}
+
+// settings are what tells one server of a cluster from the others.
+type settings struct {
+	Name, StoreDir    string
+	Port, ClusterPort int
+	Routes            []string // host and port of each server
+}
+
+func (s settings) options() *server.Options {
+	o := &server.Options{
+		ServerName: s.Name,
+		Host:       "127.0.0.1",
+		Port:       s.Port,
+		NoSigs:     true,
+		NoLog:      true,
+		JetStream:  true,
+		StoreDir:   s.StoreDir,
+		SyncAlways: true,
+		Cluster: server.ClusterOpts{
+			Name: "c", Host: "127.0.0.1", Port: s.ClusterPort,
+			NoAdvertise: true, // clients stay with the addresses that they were given
+		},
+	}
+	for _, r := range s.Routes {
+		o.Routes = append(o.Routes, &url.URL{Scheme: "nats", Host: r})
+	}
+	return o
 }
 
 // Run starts server i, which was stopped.
