@@ -17,6 +17,9 @@ export PATH := $(BIN):$(PATH)
 AGAINST ?= $(shell git rev-parse --verify --quiet origin/main || git rev-parse --verify --quiet HEAD~1)
 FUZZTIME ?= 10s
 ARGS ?=
+# CHAOS=long runs more rounds of the fault tests.
+CHAOS ?=
+export CHAOS
 
 .PHONY: help
 help: ## Show this list
@@ -79,6 +82,10 @@ fuzz: ## Run each fuzz target for FUZZTIME
 			go test -run='^$$' -fuzz="^$$target\$$" -fuzztime=$(FUZZTIME) "$$pkg"; \
 		done; \
 	done
+
+.PHONY: chaos
+chaos: ## Break what is under a gateway and check what it promised (see chaos/README.md)
+	go test -tags chaos -count=1 -timeout $(if $(filter long,$(CHAOS)),4h,15m) -v ./chaos
 
 .PHONY: bench
 bench: ## Measure decoding, ingest, subscriptions and groups (see bench/README.md)
