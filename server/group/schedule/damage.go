@@ -39,7 +39,7 @@ func (s *Scheduler) Damage(first, last uint64) int {
 }
 
 func (s *Scheduler) damage(first, last uint64) int {
-	held := s.held(first, last)
+	held := s.held(first)
 	f := &Failure{Cause: Damaged, Time: time.Unix(0, s.now)}
 	n := 0
 	for sequence := first; sequence <= last; sequence++ {
@@ -55,10 +55,9 @@ func (s *Scheduler) damage(first, last uint64) int {
 	return n
 }
 
-// held returns which of the events from first to last are held, wherever they
-// are, or have another one in their place. It looks at all of them when some are
-// at or before Position.
-func (s *Scheduler) held(first, last uint64) map[uint64]bool {
+// held returns which events are held, wherever they are, or have another one in
+// their place; none when all from first on are after Position.
+func (s *Scheduler) held(first uint64) map[uint64]bool {
 	if first > s.position {
 		return nil
 	}
