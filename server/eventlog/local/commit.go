@@ -398,7 +398,7 @@ func (e *Engine) lookUp(key []byte) ([]byte, error) {
 
 func (e *Engine) reportIdentities(err error) {
 	e.metrics.identities.Inc()
-	e.logger.Error("identities are damaged: a callback that comes again may be stored twice", "err", err)
+	e.logger.Error("identities are damaged: a callback that comes again may be stored twice", "err", firstLine(err))
 }
 
 // rebuildFilters has the tables of identities written anew.

@@ -21,7 +21,11 @@ const (
 
 	// maxProbe is how many records in a row are looked at to find where damage
 	// ends. Longer damage is reported in parts.
-	maxProbe = 4096
+	maxProbe  = 4096
+	probeTime = time.Second
+
+	// maxKnownDamage bounds what is remembered of damage.
+	maxKnownDamage = 1000
 )
 
 var errMissing = errors.New("the record is missing, and nothing has removed it")
@@ -76,6 +80,9 @@ func (s *store) readErr(err error) error {
 func (s *store) fetch(from, to uint64, limit int) (part, error) {
 	if first := s.first.Load(); from < first {
 		return part{}, &eventlog.TruncatedError{Asked: from, First: first}
+	}
+	if known := s.knownDamage(from); known != nil {
+		return part{}, known
 	}
 	iter, err := s.iterate(keyRecord, from, to+1)
 	if err != nil {
@@ -172,20 +179,42 @@ func (s *store) skipRemoved(kind byte, next, last uint64) (uint64, error) {
 }
 
 // damage looks how far what cannot be read at from goes, record by record, so
-// that none that can be read is passed over.
+// that none that can be read is passed over. Pebble takes long over a block
+// whose checksum is wrong: it looks for the bit. So the look ends after
+// probeTime; what is behind is found by the next read.
 func (s *store) damage(from, to uint64, cause error) (part, error) {
 	p, err := s.probe(from)
 	if err == nil || !isDamage(err) {
 		return p, err
 	}
 	last := from
-	for last < to && last-from < maxProbe {
+	for began := time.Now(); last < to && last-from < maxProbe && time.Since(began) < probeTime; last++ {
 		if _, err := s.probe(last + 1); err == nil || !isDamage(err) {
 			break
 		}
-		last++
 	}
-	return part{}, &eventlog.DamagedError{Log: s.name, First: from, Last: last, Err: cause}
+	d := &eventlog.DamagedError{Log: s.name, First: from, Last: last, Err: errors.New(firstLine(cause))}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.damaged) < maxKnownDamage {
+		s.damaged = append(s.damaged, d)
+	}
+	return part{}, d
+}
+
+// knownDamage returns the rest of damage that was met before; nil when the record
+// at sequence is not known to be damaged.
+func (s *store) knownDamage(sequence uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range s.damaged {
+		if d.First <= sequence && sequence <= d.Last {
+			rest := *d
+			rest.First = sequence
+			return &rest
+		}
+	}
+	return nil
 }
 
 // probe reads the record at sequence alone.
@@ -194,11 +223,17 @@ func (s *store) probe(sequence uint64) (part, error) {
 	if err == nil && !found {
 		return part{through: sequence}, s.explainHole(sequence, sequence)
 	}
-	if err != nil {
-		return part{}, err
+	var r stored
+	if err == nil {
+		r, err = decodeRecord(sequence, v)
 	}
-	r, err := decodeRecord(sequence, v)
-	return part{records: []eventlog.Record{r.Record}, through: sequence}, err
+	switch {
+	case err == nil:
+		return part{records: []eventlog.Record{r.Record}, through: sequence}, nil
+	case isDamage(err) && s.explainHole(sequence, sequence) == nil: // it was removed, and may be damaged
+		return part{through: sequence}, nil
+	}
+	return part{}, err
 }
 
 // get returns the value under key. Unlike Pebble's Get it reads no filter, so

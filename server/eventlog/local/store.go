@@ -46,8 +46,9 @@ type store struct {
 	opening sync.Mutex    // held while log is made
 	log     *eventlog.Log // nil until the log is opened
 
-	mu   sync.Mutex
-	seen eventlog.State // what is durable
+	mu      sync.Mutex
+	seen    eventlog.State           // what is durable
+	damaged []*eventlog.DamagedError // what reads have met: to read it again takes Pebble a second
 }
 
 // open makes the Log over s. Opening again changes nothing.
@@ -57,18 +58,19 @@ func (s *store) open(ctx context.Context, cfg eventlog.LogConfig) error {
 	if s.log != nil {
 		return nil
 	}
-	view, err := read(ctx, s.engine, func() (eventlog.State, error) { return s.measure() })
-	if err != nil {
-		return err
-	}
-	configure := func(g *group, _ *op) error {
+	var view eventlog.State
+	configure := func(g *group, _ *op) (err error) {
 		s.cfg = cfg
-		if int64(cfg.DedupeWindow) <= maxBuckets*s.entry.window || s.engine.marks == nil {
-			return nil
+		if view, err = s.measure(); err != nil || g == nil {
+			return err
 		}
-		return s.widen(g, int64(cfg.DedupeWindow))
+		if int64(cfg.DedupeWindow) > maxBuckets*s.entry.window {
+			return s.widen(g, int64(cfg.DedupeWindow))
+		}
+		return nil
 	}
-	if s.engine.marks == nil {
+	var err error
+	if s.engine.marks == nil { // read-only: there is no writer
 		err = configure(nil, nil)
 	} else {
 		bounded, cancel := context.WithTimeout(ctx, s.engine.cfg.CommitTimeout)
@@ -88,9 +90,8 @@ func (s *store) open(ctx context.Context, cfg eventlog.LogConfig) error {
 	return nil
 }
 
-// measure reads what the state does not tell of a log that nobody uses yet.
+// measure reads what the state does not tell of the log. It is the writer's.
 func (s *store) measure() (eventlog.State, error) {
-	s.base, s.since = s.next.total, time.Time{}
 	if err := s.rebase(s.next.first, s.next.last); err != nil {
 		return eventlog.State{}, err
 	}
@@ -170,10 +171,11 @@ func (s *store) publish(c *change) {
 	s.engine.mu.Lock()
 	log := s.log
 	s.engine.mu.Unlock()
-	if log != nil {
-		log.Advance(c.records, c.state.last)
+	if log == nil {
+		return
 	}
-	if s.cfg.DropOldest && s.cfg.MaxBytes > 0 && c.view.Bytes > uint64(s.cfg.MaxBytes) {
+	log.Advance(c.records, c.state.last)
+	if cfg := log.Config(); cfg.DropOldest && cfg.MaxBytes > 0 && c.view.Bytes > uint64(cfg.MaxBytes) {
 		s.engine.sweepSoon()
 	}
 }
@@ -187,7 +189,7 @@ func (s *store) State() eventlog.State {
 
 // End implements eventlog.Store: nobody else appends.
 func (s *store) End(context.Context) (uint64, error) {
-	if err := s.engine.closedErr(); err != nil {
+	if err := s.engine.closedErr(); err != nil && s.engine.marks != nil {
 		return 0, err
 	}
 	return s.State().Last, nil
@@ -244,12 +246,20 @@ func (s *store) delete(g *group, sequence uint64) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", eventlog.ErrUnavailable, err)
 	}
+	s.forgetDamage()
 	must(g.batch.Set(sequenceKey(keyDeleted, s.entry.number, sequence), binary.BigEndian.AppendUint64(nil, size), nil))
 	must(g.batch.Delete(sequenceKey(keyRecord, s.entry.number, sequence), nil))
 	c.touched = true
 	s.deleted++
 	s.deletedBytes += size
 	return failpoint.Hit("during-delete")
+}
+
+// forgetDamage has damage be looked for again, now that some of it may be gone.
+func (s *store) forgetDamage() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.damaged = nil
 }
 
 // Trim implements eventlog.Store.

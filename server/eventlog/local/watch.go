@@ -110,7 +110,7 @@ func (e *Engine) listener() *pebble.EventListener {
 		},
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
 			e.metrics.corrupted.Inc()
-			e.logger.Error("a file of the log is damaged", "file", info.Path, "err", info.Details)
+			e.logger.Error("a file of the log is damaged", "file", info.Path, "err", firstLine(info.Details))
 		},
 		FlushEnd:      func(info pebble.FlushInfo) { healed(info.Err) },
 		CompactionEnd: func(info pebble.CompactionInfo) { healed(info.Err) },
