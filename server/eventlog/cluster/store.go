@@ -139,6 +139,9 @@ func (s *store) info(ctx context.Context, r infoRequest) (streamInfo, error) {
 	if answer.Error != nil {
 		return answer, answer.Error.unavailable()
 	}
+	if answer.Cluster != nil && answer.Cluster.Leader == "" { // then any replica answers
+		return answer, fmt.Errorf("%w: the stream has no leader", eventlog.ErrUnavailable)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	found := answer.State
@@ -157,7 +160,9 @@ func (s *store) info(ctx context.Context, r infoRequest) (streamInfo, error) {
 	if r.Deleted && s.cfg.Deletes {
 		s.removed.set(found.Deleted, found.Lost.Sequences, found.First)
 	}
-	s.leader, s.replicas = answer.Cluster.Leader, answer.describe()
+	if answer.Cluster != nil {
+		s.leader, s.replicas = answer.Cluster.Leader, answer.Cluster.describe()
+	}
 	return answer, nil
 }
 

@@ -56,21 +56,24 @@ type streamInfo struct {
 			Sequences []uint64 `json:"msgs"`
 		} `json:"lost"`
 	} `json:"state"`
-	Cluster struct {
-		Leader   string `json:"leader"`
-		Replicas []struct {
-			Name    string `json:"name"`
-			Current bool   `json:"current"`
-			Offline bool   `json:"offline"`
-			Lag     uint64 `json:"lag"`
-		} `json:"replicas"`
-	} `json:"cluster"`
+	Cluster *placement `json:"cluster"` // nil when the server is the only one
+}
+
+// A placement says who has a stream.
+type placement struct {
+	Leader   string `json:"leader"`
+	Replicas []struct {
+		Name    string `json:"name"`
+		Current bool   `json:"current"`
+		Offline bool   `json:"offline"`
+		Lag     uint64 `json:"lag"`
+	} `json:"replicas"`
 }
 
 // describe names the replicas that do not lead, for people.
-func (i *streamInfo) describe() string {
+func (p *placement) describe() string {
 	var names []string
-	for _, r := range i.Cluster.Replicas {
+	for _, r := range p.Replicas {
 		switch {
 		case r.Offline:
 			names = append(names, r.Name+" (offline)")
