@@ -19,6 +19,24 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
+// TestPowerCutEarly cuts the power in the first second of a new directory.
+func TestPowerCutEarly(t *testing.T) {
+	for range rounds(2, 20) {
+		d, l := newDisk(t, 128), newLedger(t)
+		g := start(t, d.dir, options{})
+		w := g.watch()
+		l.run(g, load{chats: 4, each: 10, size: 512})
+		d.cut()
+		g.kill()
+		delivered := w.close()
+		dir := d.again()
+		g = start(t, dir, options{})
+		l.mustHold(g, delivered)
+		g.stop()
+		l.mustVerify(t, dir)
+	}
+}
+
 func powerCut(t *testing.T) {
 	d, l := newDisk(t, 512), newLedger(t)
 	g := start(t, d.dir, options{})
