@@ -189,9 +189,13 @@ func distance(a, b string) int {
 }
 
 // WriteYAML writes c as a configuration file, with secrets masked and each
-// line's origin as a comment.
+// line's origin as a comment. Comments at its beginning say which engine keeps
+// the log.
 func (c Config) WriteYAML(w io.Writer, origins Origins) error {
 	var out bytes.Buffer
+	for _, note := range c.engineNotes() {
+		fmt.Fprintln(&out, "#", note)
+	}
 	for _, s := range settings {
 		value := s.show(&c)
 		if text, ok := value.(string); ok && text == "" {

@@ -46,8 +46,10 @@ func (s *Server) Run(ctx context.Context) error {
 	late := time.NewTimer(failedStop)
 	defer late.Stop()
 	select {
-	case <-ended:
+	case err := <-ended:
+		s.logger.Info("clients were let go", "err", err)
 	case <-late.C:
+		s.logger.Warn("something still hangs, and is left behind")
 	}
 	return &StorageError{s.engine.Err()}
 }

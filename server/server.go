@@ -127,35 +127,34 @@ func New(ctx context.Context, cfg Config, logger *slog.Logger) (_ *Server, err e
 // build makes the services and what serves them. It opens nothing that has to
 // be closed if it fails.
 func (s *Server) build(ctx context.Context) error {
-	events, err := s.engine.Log(ctx, eventlog.LogConfig{
-		Name:         eventsLog,
-		DedupeWindow: s.cfg.DedupeWindow,
-		MaxAge:       s.cfg.MaxAge,
-		MaxBytes:     int64(s.cfg.MaxBytes),
-		DropOldest:   s.cfg.OnFull == OnFullDropOldest,
-	})
+	events, inQuarantine, err := s.openLogs(ctx)
 	if err != nil {
-		return openError("open the log", err)
+		return err
 	}
-	inQuarantine, err := s.engine.Log(ctx, eventlog.LogConfig{
-		Name:         quarantineLog,
-		DedupeWindow: s.cfg.DedupeWindow,
-		MaxAge:       s.cfg.QuarantineMaxAge,
-		MaxBytes:     int64(s.cfg.QuarantineMaxBytes),
-		DropOldest:   true, // what nobody can read must not stop what everybody can
-		Deletes:      true,
-	})
+	callbacks, err := s.newIngest(events, inQuarantine)
 	if err != nil {
-		return openError("open the quarantine", err)
+		return err
 	}
+	all, err := s.newServices(ctx, callbacks, events, inQuarantine)
+	if err != nil {
+		return err
+	}
+	if err := s.registerMetrics(s.cfg.Registry, map[string]*eventlog.Log{"events": events, "quarantine": inQuarantine}); err != nil {
+		return err
+	}
+	return s.newServers(ctx, callbacks, all)
+}
 
+// newIngest returns the service that takes callbacks, and has its sources
+// follow the configuration.
+func (s *Server) newIngest(events, inQuarantine *eventlog.Log) (*ingest.Service, error) {
 	sources, errs := s.cfg.ingestSources()
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("sources: %w", err)
+		return nil, fmt.Errorf("sources: %w", err)
 	}
 	maxBody, err := s.checkMaxBody()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	callbacks, err := ingest.New(ingest.Config{
 		Sources:       sources,
@@ -166,11 +165,14 @@ func (s *Server) build(ctx context.Context) error {
 		Registerer:    s.cfg.Registry,
 	}, events, inQuarantine)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if s.reloader, err = newReloader(s.cfg, sources, callbacks.SetSources, s.logger); err != nil {
-		return err
-	}
+	s.reloader, err = newReloader(s.cfg, sources, callbacks.SetSources, s.logger)
+	return callbacks, err
+}
+
+// newServices returns what both gRPC servers serve.
+func (s *Server) newServices(ctx context.Context, callbacks *ingest.Service, events, inQuarantine *eventlog.Log) (services, error) {
 	subscriptions, err := subscription.New(subscription.Config{
 		Log:        events,
 		Draining:   s.draining,
@@ -178,7 +180,7 @@ func (s *Server) build(ctx context.Context) error {
 		Registerer: s.cfg.Registry,
 	})
 	if err != nil {
-		return err
+		return services{}, err
 	}
 	isolated, err := quarantine.New(quarantine.Config{
 		Log:        inQuarantine,
@@ -187,15 +189,14 @@ func (s *Server) build(ctx context.Context) error {
 		Registerer: s.cfg.Registry,
 	})
 	if err != nil {
-		return err
+		return services{}, err
 	}
-	retyper := &retype.Retyper{Events: subscriptions, Ingest: callbacks, Draining: s.draining, Logger: s.logger}
 	s.drift, err = drift.New(drift.Config{Log: events, Logger: s.logger, Registerer: s.cfg.Registry})
 	if err != nil {
-		return err
+		return services{}, err
 	}
 	if err := s.openLeases(ctx); err != nil {
-		return openError("open the consumer groups", err)
+		return services{}, openError("open the consumer groups", err)
 	}
 	s.groups, err = group.New(ctx, group.Config{
 		Engine:     s.engine,
@@ -207,8 +208,22 @@ func (s *Server) build(ctx context.Context) error {
 		Registerer: s.cfg.Registry,
 	})
 	if err != nil {
-		return openError("open the consumer groups", err)
+		return services{}, openError("open the consumer groups", err)
 	}
+	retyper := &retype.Retyper{Events: subscriptions, Ingest: callbacks, Draining: s.draining, Logger: s.logger}
+	return services{
+		callbacks:  callbacks,
+		events:     eventService{subscriptions, retyper},
+		quarantine: isolated,
+		drift:      s.drift,
+		groups:     s.groups,
+		workers:    s.groups,
+		logs:       verify.NewService(s.engine, s.draining),
+	}, nil
+}
+
+// newServers makes what serves the listeners.
+func (s *Server) newServers(ctx context.Context, callbacks *ingest.Service, all services) error {
 	vendor, err := ingest.NewHandler(callbacks)
 	if err != nil {
 		return err
@@ -217,20 +232,7 @@ func (s *Server) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.registerMetrics(s.cfg.Registry, map[string]*eventlog.Log{"events": events, "quarantine": inQuarantine}); err != nil {
-		return err
-	}
-
 	ch := interceptors(s.logger, requests, s.draining)
-	all := services{
-		callbacks:  callbacks,
-		events:     eventService{subscriptions, retyper},
-		quarantine: isolated,
-		drift:      s.drift,
-		groups:     s.groups,
-		workers:    s.groups,
-		logs:       verify.NewService(s.engine, s.draining),
-	}
 	s.publicGRPC = s.newPublicGRPC(ch, all)
 	s.memoryGRPC = newGRPC(s.cfg.MaxBody, ch, all, grpc.ChainUnaryInterceptor(s.groups.Forward))
 	s.memoryListener = bufconn.Listen(memoryBuffer)
@@ -247,7 +249,7 @@ func (s *Server) build(ctx context.Context) error {
 }
 
 // advertised returns the address under which other gateways of the same cluster
-// reach this one; "" when the log is embedded, and there are none.
+// reach this one; "" when the log is on this machine, and there are none.
 func (s *Server) advertised() (string, error) {
 	if s.cfg.NATSURL == "" || s.cfg.AdvertiseAddr != "" {
 		return s.cfg.AdvertiseAddr, nil

@@ -47,6 +47,32 @@ func (s *Server) openEngine(ctx context.Context) error {
 	return nil
 }
 
+// openLogs opens the log of events and the quarantine.
+func (s *Server) openLogs(ctx context.Context) (events, inQuarantine *eventlog.Log, err error) {
+	events, err = s.engine.Log(ctx, eventlog.LogConfig{
+		Name:         eventsLog,
+		DedupeWindow: s.cfg.DedupeWindow,
+		MaxAge:       s.cfg.MaxAge,
+		MaxBytes:     int64(s.cfg.MaxBytes),
+		DropOldest:   s.cfg.OnFull == OnFullDropOldest,
+	})
+	if err != nil {
+		return nil, nil, openError("open the log", err)
+	}
+	inQuarantine, err = s.engine.Log(ctx, eventlog.LogConfig{
+		Name:         quarantineLog,
+		DedupeWindow: s.cfg.DedupeWindow,
+		MaxAge:       s.cfg.QuarantineMaxAge,
+		MaxBytes:     int64(s.cfg.QuarantineMaxBytes),
+		DropOldest:   true, // what nobody can read must not stop what everybody can
+		Deletes:      true,
+	})
+	if err != nil {
+		return nil, nil, openError("open the quarantine", err)
+	}
+	return events, inQuarantine, nil
+}
+
 // leaseBucket is where the leases of groups are in a cluster.
 const leaseBucket = "GROUP_LEADERS"
 

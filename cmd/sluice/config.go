@@ -30,8 +30,9 @@ func newConfigCheckCommand() *cobra.Command {
 		Use:   "check",
 		Short: "Show the configuration that serve would run with, or everything that is wrong with it",
 		Long: `Check reads the configuration as serve does, starts nothing, and prints it as a
-YAML file: each setting with where it came from, secrets masked. If something is
-wrong it prints every problem and exits with 1.
+YAML file: which engine keeps the log and what that engine's settings come to,
+then each setting with where it came from, secrets masked. If something is wrong
+it prints every problem and exits with 1.
 
 ` + configHelp,
 		Example: `  sluice config check --config sluice.yaml`,

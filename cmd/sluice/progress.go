@@ -36,7 +36,7 @@ func (b *progressBar) show(p *sluicev1.VerifyProgress) {
 	}
 	const width = 30
 	done := min(p.GetSequence()*width/max(p.GetLastSequence(), 1), width)
-	bar := fmt.Sprintf("%-*.*s", width, int(done), "##############################") //nolint:gosec // at most width
+	bar := fmt.Sprintf("%-*.*s", width, int(done), "##############################")
 	rate := float64(p.GetBytes()) / 1e6 / max(time.Since(b.began).Seconds(), 0.001)
 	fmt.Fprintf(b.out, eraseLine+"%s [%s] %d records, %.0f MB/s", p.GetLog(), bar, p.GetRecords(), rate)
 }

@@ -313,6 +313,17 @@ func TestCommandLine(t *testing.T) {
 			`(?s)callback_addr: 127.0.0.1:0 +# --callback-addr\n.*max_body: 2MiB +# file \S+sluice.yaml\n.*reflection: false +# --reflection\n` +
 				`pprof: true +# --pprof\n`, `^$`,
 		},
+		"local engine": {
+			[]string{"config", "check", "--wal-failover-dir", "/other/disk"},
+			exitOK,
+			`(?s)^# The log is kept by the local engine: .*\n#   wal_failover_dir: where the write-ahead log moves .*` +
+				`less than 256MiB left.*\nwal_failover_dir: /other/disk +# --wal-failover-dir\n`, `^$`,
+		},
+		"cluster engine": {
+			[]string{"config", "check", "--nats-url", "nats://host:4222", "--accept-unsynced-nodes"},
+			exitOK,
+			`(?s)^# The log is kept by the cluster engine: .*\n#   accept_unsynced_nodes: a node that .*\naccept_unsynced_nodes: true `, `^$`,
+		},
 		"two sources": {
 			[]string{"config", "check", "--source", "name=a,path=/a", "--source", "name=b,path=/b"}, exitOK, `(?s)name: a\n.*name: b\n`, `^$`,
 		},

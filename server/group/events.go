@@ -72,13 +72,13 @@ func (s *Service) undecodable(rec eventlog.Record, err error) *eventlog.DamagedE
 	return &eventlog.DamagedError{Log: s.events.Name(), First: rec.Sequence, Last: rec.Sequence, Err: err}
 }
 
-// scan calls visit for each record of log from the one at first to the one at
+// scan calls visit for each record of l from the one at first to the one at
 // last that is held, and damaged for what cannot be read of them, in order. It
 // ends with the first error that either returns, or that is not damage. last must
 // be durable.
-func scan(ctx context.Context, log *eventlog.Log, first, last uint64, visit func(eventlog.Record) error, damaged func(*eventlog.DamagedError) error) error {
+func scan(ctx context.Context, l *eventlog.Log, first, last uint64, visit func(eventlog.Record) error, damaged func(*eventlog.DamagedError) error) error {
 	for first <= last {
-		err := log.Scan(ctx, first, last, visit)
+		err := l.Scan(ctx, first, last, visit)
 		var d *eventlog.DamagedError
 		if !errors.As(err, &d) {
 			return err

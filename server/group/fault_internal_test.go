@@ -21,7 +21,7 @@ import (
 type ledger struct {
 	*fragile
 
-	ctx context.Context //nolint:containedctx // of the test
+	ctx context.Context
 
 	mu     sync.Mutex
 	failed int                             // calls that did
@@ -146,7 +146,7 @@ func TestStorageFails(t *testing.T) {
 	}
 	journal.edit(func() { journal.flaky = 0 })
 	l.mu.Lock()
-	l.events = int(f.events.Durable()) //nolint:gosec // few
+	l.events = int(f.events.Durable())
 	l.mu.Unlock()
 	members.Wait()
 	l.check()

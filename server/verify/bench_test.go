@@ -38,7 +38,6 @@ func BenchmarkRun(b *testing.B) {
 	}
 	const events, writers = 100_000, 256
 	done := make(chan error, writers)
-	size := 0
 	for w := range writers {
 		go func() {
 			for i := w; i < events; i += writers {
@@ -59,7 +58,7 @@ func BenchmarkRun(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	size = events * proto.Size(event(0))
+	size := events * proto.Size(event(0))
 	closeEngine(b, e)
 	e = open(b, local.Open, local.Config{Dir: dir}) // the write-ahead log becomes tables
 	closeEngine(b, e)

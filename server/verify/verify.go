@@ -85,10 +85,23 @@ func Run(ctx context.Context, cfg Config) (*sluicev1.VerifyReport, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read log %s: %w", l.Name(), err)
 		}
+		if auditor, ok := cfg.Engine.(auditor); ok && cfg.Stopped && found.GetDamagedRecords() == 0 {
+			problems, err := auditor.Audit(ctx, l.Name())
+			if err != nil {
+				return nil, fmt.Errorf("audit log %s: %w", l.Name(), err)
+			}
+			found.Problems = append(found.Problems, problems...)
+		}
 		report.Logs = append(report.Logs, found)
 		report.Ok = report.GetOk() && len(found.GetDamaged()) == 0 && found.GetUndecodable() == 0 && len(found.GetProblems()) == 0
 	}
 	return report, nil
+}
+
+// An auditor is an engine that can check what it keeps beside the records:
+// identities, the index of keys, the high-water mark.
+type auditor interface {
+	Audit(ctx context.Context, log string) (problems []string, err error)
 }
 
 // A verification is a Run.

@@ -153,7 +153,7 @@ func (s *store) read(ctx context.Context, of source, durable, from uint64, limit
 	last := min(from, durable)
 	for window := uint64(firstWindow); last >= first && len(found) < limit; window *= 4 {
 		start := max(first, last-min(last, window)+1)
-		part, err := readBetween(ctx, of, start, last, int(window)) //nolint:gosec // as many as there are
+		part, err := readBetween(ctx, of, start, last, int(window))
 		if err != nil {
 			return nil, err
 		}

@@ -65,7 +65,7 @@ func TestNodesAreChecked(t *testing.T) {
 		"cannot be seen":            {nats: hidden, line: "check that each has sync_interval: always", maxRecord: 512 << 10},
 	} {
 		t.Run(name, func(t *testing.T) {
-			log, logger := capture(t)
+			said, logger := capture(t)
 			e, err := Open(t.Context(), Config{
 				URL: tt.nats.URL, Replicas: 1, MaxRecord: 512 << 10, AcceptUnsynced: tt.accept, Logger: logger,
 			})
@@ -79,7 +79,7 @@ func TestNodesAreChecked(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer closeEngine(t, e)
-			if !strings.Contains(log.String(), tt.line) || e.MaxRecord() != tt.maxRecord {
+			if !strings.Contains(said.String(), tt.line) || e.MaxRecord() != tt.maxRecord {
 				t.Errorf("MaxRecord() = %d, want %d; and a line with %q", e.MaxRecord(), tt.maxRecord, tt.line)
 			}
 			l := openLog(t, e, eventlog.LogConfig{Name: "SIZES"})
@@ -102,7 +102,7 @@ func TestNodesAreChecked(t *testing.T) {
 // allows, and that it is said.
 func TestWindowIsCapped(t *testing.T) {
 	nats := natstest.StartOne(t, nil)
-	log, logger := capture(t)
+	said, logger := capture(t)
 	e := openEngine(t, Config{URL: nats.URL, Replicas: 1, Logger: logger})
 	openLog(t, e, eventlog.LogConfig{Name: "LONG", DedupeWindow: 24 * maxWindow})
 	stream, err := e.js.Stream(t.Context(), "LONG")
@@ -112,7 +112,7 @@ func TestWindowIsCapped(t *testing.T) {
 	if got := stream.CachedInfo().Config.Duplicates; got != maxWindow {
 		t.Errorf("the window is %v, want %v", got, maxWindow)
 	}
-	if text := log.String(); !strings.Contains(text, "dedupe_window") || !strings.Contains(text, "log=LONG") {
+	if text := said.String(); !strings.Contains(text, "dedupe_window") || !strings.Contains(text, "log=LONG") {
 		t.Errorf("no line says that the window is shorter: %s", text)
 	}
 }

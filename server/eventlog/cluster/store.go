@@ -28,6 +28,8 @@ type store struct {
 	state   eventlog.State // as the leader told, and what was appended since
 	removed removals
 	own     bool               // appended to since the leader was asked
+	asked   uint64             // how often the leader was asked
+	told    uint64             // which of its answers state is
 	heard   *nats.Subscription // of the end; nil when the log is not followed
 
 	leader, replicas         string    // as of then, for people
@@ -126,6 +128,10 @@ func (s *store) State() eventlog.State {
 
 // info asks the stream's leader for what it holds.
 func (s *store) info(ctx context.Context, r infoRequest) (streamInfo, error) {
+	s.mu.Lock()
+	s.asked++
+	turn := s.asked
+	s.mu.Unlock()
 	var answer streamInfo
 	if err := s.engine.read.ask(ctx, "$JS.API.STREAM.INFO."+s.cfg.Name, r, &answer); err != nil {
 		return answer, s.engine.cause(err)
@@ -136,7 +142,8 @@ func (s *store) info(ctx context.Context, r infoRequest) (streamInfo, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	found := answer.State
-	if found.Last >= s.state.Last { // else it is older than what is known
+	if found.Last >= s.state.Last && turn > s.told { // else it is older than what is known
+		s.told = turn
 		s.state = eventlog.State{
 			First: found.First, Last: found.Last, Count: found.Messages, Bytes: found.Bytes, Since: found.FirstTime.UTC(),
 		}
@@ -248,12 +255,20 @@ func (s *store) Trim(ctx context.Context, sequence uint64) error {
 	if err := s.engine.usable(); err != nil {
 		return err
 	}
-	if sequence > s.log.Durable()+1 { // a purge beyond the end would move the end
+	if s.cfg.Deletes || sequence > s.log.Durable()+1 {
 		last, err := s.refresh(ctx)
+		if err == nil {
+			err = s.learn(ctx)
+		}
 		if err != nil {
 			return err
 		}
-		sequence = min(sequence, last+1)
+		// A purge beyond the end would move the end. One that leaves nothing but
+		// deleted records must go up to there: nats-server 2.15 does not keep the
+		// first sequence then, and brings a purged record back at a later read.
+		if sequence > 1 && s.explain(sequence, last) > last {
+			sequence = last + 1
+		}
 	}
 	if sequence <= 1 { // a purge before 0 would remove everything
 		return nil

@@ -65,7 +65,7 @@ func testReopen(t *testing.T, h Harness) {
 		fill(t, l, numbers(10*i+1, 10*i+10)...)
 		h.reopen()
 		l = h.open(t, cfg)
-		if l.Epoch() != epoch || l.Durable() != uint64(10*i+10) { //nolint:gosec // small
+		if l.Epoch() != epoch || l.Durable() != uint64(10*i+10) {
 			t.Fatalf("after a restart epoch %s, durable %d, want %s, %d", l.Epoch(), l.Durable(), epoch, 10*i+10)
 		}
 		want(t, take(t, l.Read(0), 10*i+10), numbers(1, 10*i+10)...)
@@ -119,7 +119,7 @@ func testCrash(t *testing.T, h Harness) {
 		}
 	}
 	for i, r := range take(t, l.Read(1), int(l.Durable())) { //nolint:gosec // small
-		if r.Sequence != uint64(i+1) { //nolint:gosec // small
+		if r.Sequence != uint64(i+1) {
 			t.Fatalf("record %d follows %d", r.Sequence, i)
 		}
 	}

@@ -160,7 +160,7 @@ func testFollow(t *testing.T, h Harness) {
 			if position == 10 && last > 10 {
 				fill(t, l, numbers(11, last)...) // while it is followed
 			}
-			if position >= uint64(last) {
+			if position >= uint64(last) { //nolint:gosec // small
 				return stop
 			}
 			return nil

@@ -264,3 +264,5 @@ func openFlipped(t testing.TB, dir string, acked acknowledged) string {
 	}
 	return "harmless"
 }
+
+func equalDigests(a, b map[string][32]byte) bool { return maps.Equal(a, b) }

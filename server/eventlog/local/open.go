@@ -1,7 +1,6 @@
 package local
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -9,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -90,8 +91,14 @@ func (e *Engine) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var losses []loss
-	if losses, err = e.inspect(exists, places); err != nil {
+	losses, err := e.inspect(exists, places)
+	if errors.As(err, new(*eventlog.DataLossError)) && e.cfg.AcceptDataLoss {
+		if err := e.salvage(); err != nil {
+			return err
+		}
+		losses, err = e.inspect(exists, places)
+	}
+	if err != nil {
 		return err
 	}
 	if len(losses) > 0 && !e.cfg.AcceptDataLoss {
@@ -312,18 +319,26 @@ func (s *store) accept(m mark) error {
 	return errors.Join(b.Close(), s.engine.marks.write(s.entry.slot, c.mark(s.engine.cfg.Clock().UnixNano())), s.engine.marks.sync())
 }
 
-// openError returns err of opening the database as something to act on.
+// openError returns err of opening the database as something to act on: another
+// process, a disk that fails, or damage.
 func openError(err error) error {
 	var lost *eventlog.DataLossError
+	var errno syscall.Errno
 	switch {
 	case err == nil, errors.As(err, &lost):
 		return err
-	case isDamage(err):
-		return errors.Join(&eventlog.DataLossError{Reason: "the database is damaged and cannot be opened: " + err.Error()}, err)
-	case bytes.Contains([]byte(err.Error()), []byte("lock")):
+	case strings.Contains(err.Error(), "lock held"), errors.As(err, &errno) && errno == syscall.EAGAIN:
 		return fmt.Errorf("another process uses it: %w", err)
+	case errors.As(err, &errno) && errno != syscall.ENOENT:
+		return err
 	}
-	return err
+	return &eventlog.DataLossError{Reason: "the database is damaged and cannot be opened: " + firstLine(err)}
+}
+
+// firstLine returns what err says, without what Pebble adds.
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
 }
 
 // pebbleOptions returns how the database is opened.

@@ -2,7 +2,6 @@ package natstest
 
 import (
 	"context"
-	"io"
 	"net"
 	"net/url"
 	"strings"
@@ -12,12 +11,13 @@ import (
 
 // A Link is a way to a cluster that can be cut, as a network can.
 type Link struct {
-	// URL leads to one of the servers, for eventlog.Config.URL.
+	// URL leads to one of the servers, for cluster.Config.URL.
 	URL string
 
 	target   string
 	listener net.Listener
 	runs     sync.WaitGroup
+	gate     sync.RWMutex // held for writing while stalled
 
 	mu    sync.Mutex
 	cut   bool
@@ -59,6 +59,28 @@ func (l *Link) Cut() {
 	l.conns = nil
 }
 
+// Stall lets nothing through, without a word, until Flow: connections stay open.
+func (l *Link) Stall() { l.gate.Lock() }
+
+// Flow ends Stall.
+func (l *Link) Flow() { l.gate.Unlock() }
+
+// pass copies what comes from one end to the other.
+func (l *Link) pass(to, from net.Conn) {
+	buffer := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buffer)
+		l.gate.RLock()
+		if err == nil {
+			_, err = to.Write(buffer[:n])
+		}
+		l.gate.RUnlock()
+		if err != nil {
+			return // one of them is closed
+		}
+	}
+}
+
 // Heal lets connections through again.
 func (l *Link) Heal() {
 	l.mu.Lock()
@@ -92,7 +114,7 @@ func (l *Link) join(a, b net.Conn) {
 	l.conns = append(l.conns, a, b)
 	for _, pair := range [][2]net.Conn{{a, b}, {b, a}} {
 		l.runs.Go(func() {
-			_, _ = io.Copy(pair[0], pair[1]) // until one of them is closed
+			l.pass(pair[0], pair[1])
 			_, _ = pair[0].Close(), pair[1].Close()
 		})
 	}

@@ -98,7 +98,7 @@ func (p *Processes) Run(t testing.TB, i int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(path) //nolint:noctx // it ends with the test, by Kill
+	cmd := exec.Command(path) //nolint:noctx,gosec // it ends with the test, by Kill; the path is this program's
 	cmd.Env = append(os.Environ(), processEnv+"="+string(text))
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -56,7 +56,8 @@ func (s *Scheduler) damage(first, last uint64) int {
 }
 
 // held returns which of the events from first to last are held, wherever they
-// are. It looks at all of them when some are at or before Position.
+// are, or have another one in their place. It looks at all of them when some are
+// at or before Position.
 func (s *Scheduler) held(first, last uint64) map[uint64]bool {
 	if first > s.position {
 		return nil
@@ -64,7 +65,7 @@ func (s *Scheduler) held(first, last uint64) map[uint64]bool {
 	held := map[uint64]bool{}
 	note := func(l list) {
 		for e := range s.events.in(l) {
-			held[e.sequence] = true
+			held[e.sequence], held[s.events.place(e)] = true, true
 		}
 	}
 	for c := range s.allChats() {
@@ -73,8 +74,8 @@ func (s *Scheduler) held(first, last uint64) map[uint64]bool {
 	for _, l := range s.leases {
 		note(l.events)
 	}
-	for sequence := first; sequence <= last; sequence++ {
-		held[sequence] = held[sequence] || s.letters[sequence] != nil
+	for _, l := range s.letters {
+		note(list{head: l.event, tail: l.event, count: 1})
 	}
 	return held
 }

@@ -323,6 +323,7 @@ func (s *Scheduler) fail(l *lease, cause Cause, reason string, delay int64) {
 		how = parked
 	case Expired, Gone:
 		s.revoked(l)
+	case Damaged: // not here: see damageLease
 	}
 	exhausted := cause == Parked || s.cfg.Retry.MaxAttempts > 0 && l.attempt >= s.cfg.Retry.MaxAttempts
 	switch {

@@ -13,7 +13,7 @@ import (
 // that the group does not hold become dead letters of no chat.
 func (m *model) damage(first, last uint64) {
 	for n := first; n <= last; n++ {
-		if e := m.find(n); e != nil && e.state != settled {
+		if slices.ContainsFunc(m.events, func(e *modelEvent) bool { return e.state != settled && (e.Sequence == n || e.place == n) }) {
 			continue
 		}
 		m.events = append(m.events, &modelEvent{

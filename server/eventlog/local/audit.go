@@ -1,0 +1,155 @@
+package local
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"hash/maphash"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// Audit holds what leads to a log's records, identities and the key index,
+// against the records, and returns what is wrong with them and with the log's
+// mark, in a sentence each. It reads all records that can be read, beside those
+// who read them for their content.
+func (e *Engine) Audit(ctx context.Context, name string) (problems []string, err error) {
+	s := e.known(name)
+	if s == nil {
+		return nil, fmt.Errorf("there is no log %s", name)
+	}
+	a := &audit{store: s, seed: maphash.MakeSeed()}
+	if err := a.records(ctx); err != nil {
+		return nil, err
+	}
+	if len(a.problems) > 0 {
+		return a.problems, nil // the records say no more what should be there
+	}
+	if err := a.leads(ctx); err != nil {
+		return nil, err
+	}
+	places, err := readMarks(e.dir.file(markName))
+	if err != nil {
+		return nil, err
+	}
+	if i := int(s.entry.slot); i < len(places) && places[i].valid && places[i].mark.number == s.entry.number {
+		reason, err := s.compare(places[i].mark, true)
+		if reason != "" {
+			a.problems = append(a.problems, reason)
+		}
+		return a.problems, err
+	}
+	reason, err := s.compare(mark{}, false)
+	if reason != "" {
+		a.problems = append(a.problems, reason)
+	}
+	return a.problems, err
+}
+
+// An audit sums a hash of each pair of a sequence and what should lead to it: the
+// sums of two sets are equal when the sets are.
+type audit struct {
+	store    *store
+	seed     maphash.Seed
+	newest   int64 // time of the newest record
+	keys     uint64
+	ids      map[uint64]uint64 // hash of what leads to a record, by its sequence, in the dedupe window
+	problems []string
+}
+
+func (a *audit) hash(b []byte, sequence uint64) uint64 {
+	return maphash.Bytes(a.seed, binary.BigEndian.AppendUint64(append([]byte(nil), b...), sequence))
+}
+
+// auditEvery is after how many keys the context is looked at.
+const auditEvery = 1024
+
+// each calls visit for all keys of one kind of the log, and passes over damage.
+func (a *audit) each(ctx context.Context, kind byte, visit func(*pebble.Iterator)) error {
+	number := a.store.entry.number
+	iter, err := a.store.engine.db.NewIter(&pebble.IterOptions{LowerBound: logKey(kind, number), UpperBound: logKey(kind, number+1)})
+	if err != nil {
+		return err
+	}
+	n := 0
+	for iter.First(); iter.Valid(); iter.Next() {
+		if n++; n%auditEvery == 0 && ctx.Err() != nil {
+			break
+		}
+		visit(iter)
+	}
+	err = closeIter(iter, ctx.Err())
+	if isDamage(err) {
+		a.problems = append(a.problems, fmt.Sprintf("what leads to its records (%c) is damaged: %v", kind, err))
+		return nil
+	}
+	return err
+}
+
+// records sums what should lead to the records.
+func (a *audit) records(ctx context.Context) error {
+	a.ids = make(map[uint64]uint64)
+	a.newest = a.store.next.time
+	width := a.store.entry.window
+	oldest := a.newest / width * width // what is in an older bucket may have been forgotten
+	return a.each(ctx, keyRecord, func(iter *pebble.Iterator) {
+		v, err := iter.ValueAndErr()
+		if err != nil || len(v) <= recordHead+2*hashBytes {
+			return
+		}
+		sequence, flags, rest := sequenceOf(iter.Key()), v[20], v[recordHead:]
+		if flags&hasID != 0 {
+			if int64(binary.BigEndian.Uint64(v[4:])) >= oldest { //nolint:gosec // as it was encoded
+				a.ids[sequence] = a.hash(rest[:hashBytes], sequence)
+			}
+			rest = rest[hashBytes:]
+		}
+		if flags&hasKey != 0 {
+			a.keys += a.hash(rest[:hashBytes], sequence)
+		}
+	})
+}
+
+// leads holds the identities and the index against these sums.
+func (a *audit) leads(ctx context.Context) error {
+	s := a.store
+	deleted := make(map[uint64]bool)
+	if err := a.each(ctx, keyDeleted, func(iter *pebble.Iterator) { deleted[sequenceOf(iter.Key())] = true }); err != nil {
+		return err
+	}
+	gone := func(sequence uint64) bool { return sequence < s.next.first || deleted[sequence] }
+	keys := uint64(0)
+	err := a.each(ctx, keyIndex, func(iter *pebble.Iterator) {
+		k := iter.Key()
+		if sequence := sequenceOf(k); !gone(sequence) {
+			keys += a.hash(k[len(k)-8-hashBytes:len(k)-8], sequence)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	wrong := 0
+	err = a.each(ctx, keyIdentity, func(iter *pebble.Iterator) {
+		k, v := iter.Key(), iter.Value()
+		if len(v) != 16 {
+			wrong++
+			return
+		}
+		sequence := binary.BigEndian.Uint64(v)
+		want, ok := a.ids[sequence]
+		delete(a.ids, sequence)
+		if ok && want != a.hash(k[len(k)-hashBytes:], sequence) || sequence > s.next.last {
+			wrong++
+		}
+	})
+	if keys != a.keys {
+		a.problems = append(a.problems, "the key index is not that of the records")
+	}
+	if wrong > 0 {
+		a.problems = append(a.problems, fmt.Sprintf("%d identities lead to a wrong record", wrong))
+	}
+	if len(a.ids) > 0 {
+		a.problems = append(a.problems, fmt.Sprintf("%d records of the dedupe window have no identity: they would be stored twice", len(a.ids)))
+	}
+	return err
+}
