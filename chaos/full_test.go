@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -84,10 +85,13 @@ func TestDiskFull(t *testing.T) {
 		if took := g.endedAt.Sub(failed.at()); took > time.Second {
 			t.Errorf("it ended %v after the first failure, want at most 1s", took)
 		}
-		full := launch(t, data, options{})
-		t.Logf("a start while the disk is full: serves %v, %s", full.serving, tail(full.logged(), 300))
-		full.kill()
+		full := launch(t, data, options{mayWait: true})
+		t.Logf("a start while the disk is full: serves %v, waits %v, %s", full.serving, !full.serving && full.alive(), tail(full.logged(), 300))
 		giveBack()
+		if full.alive() && !full.serving && !within(patience, func() bool { return strings.Contains(full.logged(), `"msg":"serving"`) }) {
+			t.Error("the start that waited for room on the disk does not go on when there is")
+		}
+		full.kill()
 		g = start(t, data, options{})
 	}
 	l.mustHold(g, w.close())

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -40,6 +41,7 @@ type options struct {
 	failpoints string
 	env        []string
 	args       []string
+	mayWait    bool // it may neither serve nor end for a while
 	quiet      bool // the test shows what matters of the log
 }
 
@@ -49,6 +51,7 @@ type gateway struct {
 	cmd                  *exec.Cmd
 	callbacks, api, grpc string        // addresses
 	serving              bool          // it has said that it serves
+	expires              bool          // retention removes events in this row
 	ended                chan struct{} // closed when it has ended
 	endedAt              time.Time     // set before
 
@@ -62,7 +65,7 @@ func launch(t *testing.T, dir string, o options) *gateway {
 	if o.binary == "" {
 		o.binary = binary
 	}
-	g := &gateway{t: t, ended: make(chan struct{})}
+	g := &gateway{t: t, ended: make(chan struct{}), expires: slices.Contains(o.args, "drop_oldest")}
 	g.cmd = exec.Command(o.binary, append([]string{
 		"serve", "--data-dir", dir, "--min-free", "0", "--log-format", "json",
 		"--callback-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0",
@@ -92,6 +95,9 @@ func launch(t *testing.T, dir string, o options) *gateway {
 		g.serving = true
 	case <-g.ended:
 	case <-time.After(patience):
+		if o.mayWait {
+			break
+		}
 		t.Fatalf("the gateway neither serves nor ends within %v; its log:\n%s", patience, g.logged())
 	}
 	return g

@@ -74,6 +74,9 @@ func (g *gateway) follow(ctx context.Context, stop *sluicev1.Position, each func
 	for {
 		frame, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
+			if g.expires && len(r.events) > 0 {
+				r.first = max(r.first, r.events[0].seq) // retention has gone on meanwhile
+			}
 			return r, nil
 		}
 		if err != nil {

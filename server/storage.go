@@ -8,6 +8,7 @@ import (
 	"github.com/sluicegate/sluice/server/eventlog"
 	"github.com/sluicegate/sluice/server/eventlog/cluster"
 	"github.com/sluicegate/sluice/server/eventlog/local"
+	"github.com/sluicegate/sluice/server/group"
 	"github.com/sluicegate/sluice/server/ingest"
 )
 
@@ -22,6 +23,7 @@ func (s *Server) openEngine(ctx context.Context) error {
 			MaxRecord:      maxRecord,
 			MinFree:        uint64(s.cfg.MinFree), //nolint:gosec // Validate refuses a negative one
 			AcceptDataLoss: s.cfg.AcceptDataLoss,
+			Whole:          []string{group.CatalogLog}, // without it nobody knows which groups there are
 			Logger:         s.logger,
 			Registerer:     s.cfg.Registry,
 		})

@@ -15,8 +15,8 @@ import (
 	"github.com/sluicegate/sluice/server/eventlog"
 )
 
-// catalogLog is the name of the log that says which groups there are.
-const catalogLog = "GROUPS"
+// CatalogLog is the name of the log that says which groups there are.
+const CatalogLog = "GROUPS"
 
 // An entry is a group of the catalog.
 type entry struct {
@@ -44,7 +44,7 @@ type catalog struct {
 
 // openCatalog reads the catalog.
 func openCatalog(ctx context.Context, engine eventlog.Engine) (*catalog, error) {
-	log, err := engine.Log(ctx, eventlog.LogConfig{Name: catalogLog, Deletes: true})
+	log, err := engine.Log(ctx, eventlog.LogConfig{Name: CatalogLog, Deletes: true})
 	if err != nil {
 		return nil, err
 	}

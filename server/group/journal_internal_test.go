@@ -182,7 +182,7 @@ func TestDamagedCatalog(t *testing.T) {
 		f.create(&sluicev1.ConsumerGroup{})
 		f.Close()
 		f.memory.reopen(f.memory.epoch)
-		l := f.memory.get(catalogLog)
+		l := f.memory.get(CatalogLog)
 		l.edit(func() { spoil(l) })
 		err := f.open()
 		if err == nil || !strings.Contains(err.Error(), "catalog") || !strings.Contains(err.Error(), "record 1") {

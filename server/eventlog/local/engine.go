@@ -57,6 +57,10 @@ type Config struct {
 	// begins a new epoch for them.
 	AcceptDataLoss bool
 
+	// Whole names the logs that must be readable to their last record for the
+	// start not to be refused. Accepting data loss goes on without what is not.
+	Whole []string
+
 	// Clock tells the time that records are stored at. nil means time.Now.
 	Clock func() time.Time
 
@@ -105,6 +109,7 @@ type Engine struct {
 	short      atomic.Bool  // the disk has less than MinFree left
 	unfiltered atomic.Bool  // a filter of the identities is damaged
 	sick       atomic.Pointer[error]
+	trouble    chan error // size 1: an error of the background work, for who opens
 
 	closing    chan struct{} // closed when Close begins
 	over       chan struct{} // closed when nothing waits for an outcome any more
@@ -210,7 +215,8 @@ func (e *Engine) store(ctx context.Context, cfg eventlog.LogConfig) (*store, err
 	if err := e.submit(bounded, create); err != nil {
 		return nil, err
 	}
-	if err := e.syncMark(bounded); err != nil { // a log that has grown and has no mark looks like a loss
+	// Of a log that has records but no mark nobody can tell whether it is whole.
+	if err := e.syncMark(bounded); err != nil {
 		return nil, err
 	}
 	return e.known(cfg.Name), nil

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -531,4 +532,81 @@ func TestBallast(t *testing.T) {
 	if err := e.Err(); !errors.Is(err, eventlog.ErrFull) {
 		t.Errorf("Err() below min_free = %v, want ErrFull", err)
 	}
+}
+
+// TestWhole refuses a start, with no file changed, when a log that must be whole
+// is not; who accepts the loss goes on without what is damaged.
+func TestWhole(t *testing.T) {
+	readable := func(o *pebble.Options) {
+		o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
+	}
+	e, err := Open(t.Context(), Config{Dir: t.TempDir(), tune: readable})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := e.Log(t.Context(), eventlog.LogConfig{Name: "GROUPS", Deletes: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	appendN(t, l, 100)
+	closeEngine(t, e)
+	dir := e.cfg.Dir
+	e, err = Open(t.Context(), Config{Dir: dir, tune: readable}) // which writes it to a table
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeEngine(t, e)
+	tables, err := filepath.Glob(filepath.Join(dir, databaseDir, "*.sst"))
+	if err != nil || len(tables) != 1 {
+		t.Fatalf("tables %v, %v, want one", tables, err)
+	}
+	data, err := os.ReadFile(tables[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(data, []byte("0000000050")) // some record's data
+	if at < 0 {
+		t.Fatal("the data of a record is not in the table")
+	}
+	data[at] ^= 1
+	if err := os.WriteFile(tables[0], data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := digest(t, dir)
+	cfg := Config{Dir: dir, Whole: []string{"GROUPS"}}
+	var lost *eventlog.DataLossError
+	if _, err := Open(t.Context(), cfg); !errors.As(err, &lost) {
+		t.Fatalf("Open() of a damaged log that must be whole = %v, want a DataLossError", err)
+	}
+	if !equalDigests(before, digest(t, dir)) {
+		t.Error("a refused start has changed files")
+	}
+	cfg.AcceptDataLoss = true
+	e = openAt(t, cfg)
+	if l, err = e.Log(t.Context(), eventlog.LogConfig{Name: "GROUPS", Deletes: true}); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	if err := l.Scan(t.Context(), 1, 100, func(eventlog.Record) error { n++; return nil }); err != nil || n < 50 || n > 99 {
+		t.Errorf("Scan() = %v, %d records, want most of 100", err, n)
+	}
+}
+
+// TestStartOnFullDisk ends a start that cannot write what it has replayed.
+func TestStartOnFullDisk(t *testing.T) {
+	e, l, _ := openFaulty(t, Config{})
+	appendN(t, l, 100)
+	dir := kill(t, e)
+	disk := &faulty{}
+	disk.set(of(".sst", syscall.ENOSPC, errorfs.OpCreate, errorfs.OpFileWrite))
+	if _, err := Open(t.Context(), Config{Dir: dir, tune: disk.tune}); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("Open() on a full disk = %v, want the cause", err)
+	}
+	copied := t.TempDir() // the first attempt stays in this process
+	copyDir(t, copied, dir)
+	again := openAt(t, Config{Dir: copied, tune: small})
+	if l, err := again.Log(t.Context(), eventlog.LogConfig{Name: "EVENTS"}); err != nil || l.Durable() != 100 {
+		t.Errorf("after there is room: %v, want 100 records", err)
+	}
+	disk.set(nil) // which lets the first attempt end
 }

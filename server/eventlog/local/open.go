@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -65,7 +67,7 @@ func newEngine(cfg Config, create bool) (*Engine, error) {
 	e := &Engine{
 		cfg: cfg, logger: cfg.Logger, started: time.Now(), stores: make(map[string]*store), next: 1,
 		ops: make(chan *op, maxWaiting), groups: make(chan *group, 1), reads: make(chan struct{}, maxReads),
-		sweep: make(chan struct{}, 1), closing: make(chan struct{}), over: make(chan struct{}), failed: make(chan struct{}),
+		sweep: make(chan struct{}, 1), trouble: make(chan error, 1), closing: make(chan struct{}), over: make(chan struct{}), failed: make(chan struct{}),
 	}
 	shared, err := eventlog.NewMetrics(cfg.Registerer)
 	if err != nil {
@@ -109,7 +111,7 @@ func (e *Engine) start(ctx context.Context) error {
 			return err
 		}
 	}
-	if e.db, err = pebble.Open(e.dir.file(databaseDir), e.pebbleOptions(false, exists)); err != nil {
+	if err := e.openDatabase(ctx, exists); err != nil {
 		return openError(err)
 	}
 	if err := e.load(); err != nil {
@@ -131,9 +133,39 @@ func (e *Engine) start(ctx context.Context) error {
 	e.every(markInterval, func() { _ = e.syncMarks() })
 	e.workers.Go(e.writer)
 	e.workers.Go(e.syncer)
-	_ = ctx // what takes long is Pebble's, which knows no context
 	return nil
 }
+
+// openDatabase opens the database for writing. Pebble writes what it has replayed
+// to tables first, and tries for ever where it cannot, as on a full disk; so this
+// gives up when it has not succeeded openPatience after the first error.
+func (e *Engine) openDatabase(ctx context.Context, exists bool) (err error) {
+	opened := make(chan struct{})
+	var db *pebble.DB
+	go func() {
+		defer close(opened)
+		db, err = pebble.Open(e.dir.file(databaseDir), e.pebbleOptions(false, exists))
+	}()
+	var trouble error
+	var late <-chan time.Time // never, while all goes well
+	for {
+		select {
+		case <-opened:
+			e.db = db
+			return err
+		case cause := <-e.trouble:
+			if trouble == nil {
+				trouble, late = cause, time.After(openPatience)
+			}
+		case <-late:
+			return fmt.Errorf("replay the write-ahead log: %w", trouble)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+const openPatience = 2 * time.Second
 
 // lastWritten returns when the newest mark was written; zero for none.
 func lastWritten(places []place) (at time.Time) {
@@ -151,6 +183,8 @@ type loss struct {
 	name  string // "" when not even that is known
 	mark  mark
 	place int // of the mark; -1 when there is none
+
+	damaged []*eventlog.DamagedError // what cannot be read of a log that must be whole
 }
 
 // inspect opens the database for reading only, and holds it against the marks.
@@ -233,6 +267,15 @@ func (e *Engine) compare(places []place) ([]loss, error) {
 		if err != nil {
 			return nil, err
 		}
+		if reason == "" && slices.Contains(e.cfg.Whole, s.name) {
+			if l.damaged, err = s.unreadable(); err != nil {
+				return nil, err
+			}
+			if len(l.damaged) > 0 {
+				reason = fmt.Sprintf("records %d to %d are damaged, and it is of no use without them: %v",
+					l.damaged[0].First, l.damaged[0].Last, l.damaged[0].Err)
+			}
+		}
 		if reason != "" {
 			l.err = &eventlog.DataLossError{Log: s.name, Want: l.mark.last, Have: s.next.last, Reason: reason}
 			losses = append(losses, l)
@@ -246,6 +289,24 @@ func (e *Engine) compare(places []place) ([]loss, error) {
 		}
 	}
 	return losses, nil
+}
+
+// unreadable reads the whole log and returns what of it is damaged.
+func (s *store) unreadable() (damaged []*eventlog.DamagedError, err error) {
+	for next := s.next.first; next <= s.next.last; {
+		p, err := s.fetch(next, s.next.last, math.MaxInt)
+		var d *eventlog.DamagedError
+		switch {
+		case errors.As(err, &d):
+			damaged = append(damaged, d)
+			next = d.Last + 1
+		case err != nil:
+			return nil, err
+		default:
+			next = p.through + 1
+		}
+	}
+	return damaged, nil
 }
 
 // compare returns what is wrong with s; "" when it is all that was acknowledged.
@@ -288,7 +349,7 @@ func (e *Engine) accept(losses []loss) error {
 	for _, l := range losses {
 		e.logger.Warn("data loss was accepted", "err", l.err)
 		if s := e.stores[l.name]; s != nil {
-			if err := s.accept(l.mark); err != nil {
+			if err := s.accept(l); err != nil {
 				return err
 			}
 		} else if err := e.marks.clear(uint32(l.place)); err != nil { //nolint:gosec // it has one
@@ -298,8 +359,11 @@ func (e *Engine) accept(losses []loss) error {
 	return nil
 }
 
-func (s *store) accept(m mark) error {
-	b := s.engine.db.NewBatch()
+func (s *store) accept(l loss) error {
+	b, m := s.engine.db.NewBatch(), l.mark
+	for _, d := range l.damaged {
+		must(b.Set(sequenceKey(keyLost, s.entry.number, d.First), binary.BigEndian.AppendUint64(nil, d.Last), nil))
+	}
 	if have := s.next.last; m.last > have {
 		must(b.Set(sequenceKey(keyLost, s.entry.number, have+1), binary.BigEndian.AppendUint64(nil, m.last), nil))
 		s.next.last = m.last

@@ -106,6 +106,10 @@ func (e *Engine) listener() *pebble.EventListener {
 				return // readers meet it, and say which records are concerned
 			}
 			err = fmt.Errorf("the log's background work fails: %w", err)
+			select {
+			case e.trouble <- err:
+			default:
+			}
 			if e.sick.Swap(&err) == nil {
 				e.logger.Error("the log's background work fails, and is tried again", "err", err)
 			}
