@@ -147,8 +147,8 @@ type LogConfig struct {
 	Deletes bool
 
 	// Exclusive says that one gateway at a time uses the log, and calls End
-	// before it reads: what others append is not followed, and that another
-	// removes the log is no failure. On one machine it changes nothing.
+	// before it reads: what others append is not followed, that another removes
+	// the log is no failure, and no record is kept in memory for readers.
 	Exclusive bool
 }
 

@@ -228,7 +228,9 @@ func (l *Log) Advance(records []Record, last uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, r := range records {
-		l.tail.push(r)
+		if !l.cfg.Exclusive { // nobody reads along
+			l.tail.push(r)
+		}
 	}
 	if last <= l.durable.Load() {
 		return
