@@ -96,7 +96,9 @@ func TestCrash(t *testing.T) {
 			leave := row.before(f)
 			f.restart(f.memory.epoch, leave)
 			if row.deleted {
-				for end := time.Now().Add(20 * time.Second); f.memory.get(journal) != nil; {
+				tick := time.NewTicker(time.Millisecond)
+				defer tick.Stop()
+				for end := time.Now().Add(20 * time.Second); f.memory.get(journal) != nil; <-tick.C {
 					if time.Now().After(end) {
 						t.Fatal("the journal is still there")
 					}

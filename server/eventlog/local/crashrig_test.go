@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,7 +27,8 @@ type rig struct {
 	name   string // of log
 	engine *Engine
 	log    *eventlog.Log
-	mark   []byte // as it was last synced
+	mark   []byte       // as it was last synced
+	told   atomic.Int64 // appends that were answered
 }
 
 // newRig opens an engine on a disk in memory, with five records in each log.
@@ -80,6 +82,7 @@ func keyOf(sequence uint64) string { return fmt.Sprint("chat", sequence%2) }
 // does, and else as a callback that may come for a second time.
 func (r *rig) append(sequence uint64) error {
 	rec := eventlog.Record{Subject: "s", Key: keyOf(sequence), ID: fmt.Sprint("id", sequence), Data: []byte("data")}
+	defer r.told.Add(1)
 	if r.name != "EVENTS" {
 		return r.log.AppendAt(r.t.Context(), sequence, rec)
 	}
@@ -135,6 +138,7 @@ func (r *rig) crash(c *operation, at stop) []image {
 		}
 		return nil
 	})
+	r.told.Store(0)
 	done := make(chan error, 1)
 	go func() { done <- c.do(r) }()
 	<-reached
@@ -150,11 +154,15 @@ func (r *rig) crash(c *operation, at stop) []image {
 		for range 4 {
 			images = append(images, image{r.clone(50), mark, []*extent{&c.before, &c.after}})
 		}
+	default: // later
 	}
 	select {
 	case err := <-done:
 		r.t.Fatalf("answered with %v before it is on the disk", err)
 	default:
+	}
+	if r.told.Load() > 0 {
+		r.t.Fatal("one append is answered before it is on the disk")
 	}
 	close(release)
 	if err := <-done; err != nil {
@@ -170,6 +178,7 @@ func (r *rig) crash(c *operation, at stop) []image {
 		images = []image{{synced, after, []*extent{&c.after}}}
 	case answered:
 		images = []image{{synced, after, []*extent{&c.after}}, {synced, r.mark, []*extent{&c.after}}}
+	default: // earlier
 	}
 	return images
 }
