@@ -23,7 +23,7 @@ func (c Config) engineNotes() []string {
 			fmt.Sprintf("unset, so that callbacks are answered 503 while the disk of data_dir stalls for longer than %v", c.CommitTimeout)),
 		"  min_free: " + either(min(c.MinFree, 1), fmt.Sprintf("callbacks are answered 503 while the disk has less than %v left", c.MinFree),
 			"0, so that nothing is done before the disk is full"),
-		"  accept_data_loss: " + either(c.AcceptDataLoss, "a log that holds less than was acknowledged is opened, and every cursor becomes invalid",
+		"  accept_data_loss: " + either(c.AcceptDataLoss, "a log that holds less than was acknowledged is opened with what is left, and its cursors of before become invalid",
 			"the start is refused if the log holds less than was acknowledged"),
 		"  not in force: nats_credentials, accept_unsynced_nodes, advertise_addr",
 	}

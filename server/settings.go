@@ -53,7 +53,7 @@ var settings = []Setting{
 	},
 	{
 		"accept_unsynced_nodes", "",
-		"start although the nodes of nats_url are not known to sync each write (sync_interval: always): " +
+		"start although nodes of nats_url are seen not to sync each write (sync_interval: always): " +
 			"a power cut may then take what the vendor was answered 0 for",
 		func(c *Config) any { return &c.AcceptUnsyncedNodes },
 	},
@@ -99,7 +99,7 @@ var settings = []Setting{
 	},
 	{
 		"dedupe_window", "DURATION",
-		"how long a callback that comes again is recognised; at most max_age",
+		"how long a callback that comes again is recognised; at most max_age, and with nats_url 2h",
 		func(c *Config) any { return &c.DedupeWindow },
 	},
 
@@ -137,7 +137,7 @@ var settings = []Setting{
 
 	{
 		"accept_data_loss", "",
-		"start although the log holds less than was acknowledged; every cursor becomes invalid",
+		"start although the log in data_dir holds less than was acknowledged, with what is left; cursors of before become invalid",
 		func(c *Config) any { return &c.AcceptDataLoss },
 	},
 	{

@@ -38,8 +38,9 @@ only, and accepts callbacks from anybody on it.
 Exit codes: 0 after a clean stop, 1 on an error, 2 for a wrong command line.
 65: the start was refused, because the log holds less than was acknowledged, or
 is damaged; nothing was changed, and starting again does not help.
-74: a write to the disk failed, after which nothing can be promised any more in
-this process; start it again, it reads what is on the disk.`,
+74: a write to the disk failed, or data_dir was replaced, after which nothing
+can be promised any more in this process; start it again, it reads what is on
+the disk.`,
 		Example: `  sluice serve
   sluice serve --callback-addr :8080 --source 'name=acme,path=/hook-7f3a,token=env:ACME_TOKEN'
   sluice serve --config sluice.yaml --log-format json`,

@@ -94,10 +94,14 @@ func (a *audit) records(ctx context.Context) error {
 	oldest := a.newest / width * width // what is in an older bucket may have been forgotten
 	return a.each(ctx, keyRecord, func(iter *pebble.Iterator) {
 		v, err := iter.ValueAndErr()
-		if err != nil || len(v) <= recordHead+2*hashBytes {
+		if err != nil {
 			return
 		}
-		sequence, flags, rest := sequenceOf(iter.Key()), v[20], v[recordHead:]
+		sequence := sequenceOf(iter.Key())
+		if _, err := decodeRecord(sequence, v); err != nil {
+			return // who reads the content says so
+		}
+		flags, rest := v[20], v[recordHead:]
 		if flags&hasID != 0 {
 			if int64(binary.BigEndian.Uint64(v[4:])) >= oldest { //nolint:gosec // as it was encoded
 				a.ids[sequence] = a.hash(rest[:hashBytes], sequence)

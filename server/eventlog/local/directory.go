@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 )
 
 // The names of what is in a data directory.
@@ -50,18 +52,24 @@ func openDirectory(path string, create bool) (*directory, error) {
 
 func (d *directory) file(name string) string { return filepath.Join(d.path, name) }
 
-// hasDatabase reports whether there is a database, or what is left of one.
+// hasDatabase reports whether there is a database, or what is left of one. What a
+// first start leaves that was cut short is none: there is no mark yet, and
+// nothing that names a manifest, holds changes or is a table.
 func (d *directory) hasDatabase() (bool, error) {
 	entries, err := os.ReadDir(d.file(databaseDir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	for _, e := range entries {
-		if e.Name() != "LOCK" {
-			return true, nil
-		}
+	if err != nil {
+		return false, err
 	}
-	return false, err
+	_, err = os.Lstat(d.file(markName))
+	marked := !errors.Is(err, fs.ErrNotExist)
+	return slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
+		name := e.Name()
+		return name != "LOCK" && marked || strings.HasPrefix(name, "marker.manifest.") ||
+			strings.HasSuffix(name, ".log") || strings.HasSuffix(name, ".sst")
+	}), nil
 }
 
 // replaced reports an error when the path, or the mark in it, leads to another

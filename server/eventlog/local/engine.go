@@ -216,8 +216,10 @@ func (e *Engine) store(ctx context.Context, cfg eventlog.LogConfig) (*store, err
 		return nil, err
 	}
 	// Of a log that has records but no mark nobody can tell whether it is whole.
-	_, err := read(bounded, e, func() (struct{}, error) { return struct{}{}, e.marks.sync() })
-	return e.known(cfg.Name), err
+	if err := e.syncMark(bounded); err != nil {
+		return nil, err
+	}
+	return e.known(cfg.Name), nil
 }
 
 func (e *Engine) known(name string) *store {
@@ -265,7 +267,7 @@ func (e *Engine) Remove(ctx context.Context, name string) error {
 	if err := e.submit(bounded, flagged); err != nil {
 		return fmt.Errorf("remove log %s: %w", name, err)
 	}
-	_, err := read(bounded, e, func() (struct{}, error) { return struct{}{}, e.marks.sync() })
+	err := e.syncMark(bounded)
 	if err == nil {
 		err = e.submit(bounded, &op{do: func(g *group, _ *op) error { return e.drop(g, s) }})
 	}
@@ -276,6 +278,15 @@ func (e *Engine) Remove(ctx context.Context, name string) error {
 		s.log.Close()
 	}
 	return nil
+}
+
+// syncMark makes the marks durable, or returns when ctx ends.
+func (e *Engine) syncMark(ctx context.Context) error {
+	_, err := read(ctx, e, func() (struct{}, error) { return struct{}{}, e.syncMarks() })
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w: the mark is not on stable storage in time: %w", eventlog.ErrUnavailable, err)
+	}
+	return err
 }
 
 // drop removes a log. It is the writer's.

@@ -104,7 +104,8 @@ func readMarks(path string) ([]place, error) {
 // A markFile is the file of marks, open for writing. It is safe for concurrent
 // use.
 type markFile struct {
-	file *os.File
+	file    *os.File
+	syncing sync.Mutex // held during a sync
 
 	mu     sync.Mutex
 	places []place
@@ -162,8 +163,10 @@ func (f *markFile) clear(at uint32) error {
 	return nil
 }
 
-// sync makes durable what was written.
+// sync makes durable what was written before it is called.
 func (f *markFile) sync() error {
+	f.syncing.Lock() // or who finds nothing to sync would be back before it is synced
+	defer f.syncing.Unlock()
 	f.mu.Lock()
 	dirty := f.dirty
 	f.dirty = false

@@ -130,7 +130,7 @@ func (e *Engine) start(ctx context.Context) error {
 	sweeper := &sweeper{engine: e, seen: lastWritten(places)}
 	e.background.Go(sweeper.run)
 	e.every(watchInterval, e.watch)
-	e.every(markInterval, e.syncMarks)
+	e.every(markInterval, func() { _ = e.syncMarks() })
 	e.workers.Go(e.writer)
 	e.workers.Go(e.syncer)
 	return nil

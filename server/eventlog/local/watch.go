@@ -57,11 +57,13 @@ func (e *Engine) every(interval time.Duration, fn func()) {
 	})
 }
 
-// syncMarks makes the marks durable.
-func (e *Engine) syncMarks() {
-	if err := e.marks.sync(); err != nil {
+// syncMarks makes the marks durable. That fails once only.
+func (e *Engine) syncMarks() error {
+	err := e.marks.sync()
+	if err != nil {
 		e.fail(err)
 	}
+	return err
 }
 
 // watch looks at the disk and the directory.
