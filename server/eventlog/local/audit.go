@@ -28,7 +28,8 @@ func (e *Engine) Audit(ctx context.Context, name string) (problems []string, err
 	if err := a.leads(ctx); err != nil {
 		return nil, err
 	}
-	places, err := readMarks(e.dir.file(markName))
+	first, second, err := e.readMarks()
+	places := newer(first, second)
 	if err != nil {
 		return nil, err
 	}

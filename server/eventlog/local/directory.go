@@ -75,7 +75,7 @@ func (d *directory) hasDatabase() (bool, error) {
 // replaced reports an error when the path, or the mark in it, leads to another
 // place than when it was opened: what is written goes into files that nobody
 // will find again.
-func (d *directory) replaced(marks *markFile) error {
+func (d *directory) replaced(marks *marks) error {
 	for _, f := range []*os.File{d.root, marks.file} {
 		was, err := f.Stat()
 		if err != nil {

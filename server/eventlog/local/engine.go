@@ -94,7 +94,7 @@ type Engine struct {
 	logger  *slog.Logger
 	options eventlog.Options
 	db      *pebble.DB
-	marks   *markFile // nil when the engine is read-only
+	marks   *marks // nil when the engine is read-only
 	dir     *directory
 	metrics *metrics
 

@@ -597,16 +597,17 @@ func TestStartOnFullDisk(t *testing.T) {
 	e, l, _ := openFaulty(t, Config{})
 	appendN(t, l, 100)
 	dir := kill(t, e)
+	copied := t.TempDir()
+	copyDir(t, copied, dir)
 	disk := &faulty{}
 	disk.set(of(".sst", syscall.ENOSPC, errorfs.OpCreate, errorfs.OpFileWrite))
 	if _, err := Open(t.Context(), Config{Dir: dir, tune: disk.tune}); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("Open() on a full disk = %v, want the cause", err)
 	}
-	copied := t.TempDir() // the first attempt stays in this process
-	copyDir(t, copied, dir)
-	again := openAt(t, Config{Dir: copied, tune: small})
+	again := openAt(t, Config{Dir: copied, tune: small}) // the first attempt stays in this process
 	if l, err := again.Log(t.Context(), eventlog.LogConfig{Name: "EVENTS"}); err != nil || l.Durable() != 100 {
 		t.Errorf("after there is room: %v, want 100 records", err)
 	}
 	disk.set(nil) // which lets the first attempt end
+	eventually(t, func() bool { return os.RemoveAll(dir) == nil })
 }

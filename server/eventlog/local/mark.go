@@ -158,7 +158,9 @@ func (f *markFile) clear(at uint32) error {
 	if _, err := f.file.WriteAt(make([]byte, markPlace), int64(at)*markPlace); err != nil {
 		return fmt.Errorf("write the mark: %w", err)
 	}
-	f.places[at] = place{}
+	if int(at) < len(f.places) {
+		f.places[at] = place{}
+	}
 	f.dirty = true
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -85,10 +86,11 @@ func newEngine(cfg Config, create bool) (*Engine, error) {
 
 // start checks what is there, opens it for writing, and begins to work.
 func (e *Engine) start(ctx context.Context) error {
-	places, err := readMarks(e.dir.file(markName))
+	first, second, err := e.readMarks()
 	if err != nil {
 		return err
 	}
+	places := newer(first, second)
 	exists, err := e.dir.hasDatabase()
 	if err != nil {
 		return err
@@ -117,11 +119,8 @@ func (e *Engine) start(ctx context.Context) error {
 	if err := e.load(); err != nil {
 		return openError(err)
 	}
-	if e.marks, err = openMarks(e.dir.file(markName), places); err != nil {
+	if err := e.openMarks(first, second); err != nil {
 		return err
-	}
-	if err := e.dir.root.Sync(); err != nil { // the mark is in it from now on
-		return fmt.Errorf("sync: %w", err)
 	}
 	if err := e.accept(losses); err != nil {
 		return err
@@ -166,6 +165,33 @@ func (e *Engine) openDatabase(ctx context.Context, exists bool) (err error) {
 }
 
 const openPatience = 2 * time.Second
+
+// readMarks reads the mark in the data directory, and the one on the other disk.
+func (e *Engine) readMarks() (first, second []place, err error) {
+	if first, err = readMarks(e.dir.file(markName)); err == nil && e.cfg.WALFailoverDir != "" {
+		second, err = readMarks(filepath.Join(e.cfg.WALFailoverDir, markName))
+	}
+	return first, second, err
+}
+
+// openMarks opens them for writing.
+func (e *Engine) openMarks(first, second []place) error {
+	f, err := openMarks(e.dir.file(markName), first)
+	if err != nil {
+		return err
+	}
+	var other *markFile
+	if e.cfg.WALFailoverDir != "" {
+		if other, err = openMarks(filepath.Join(e.cfg.WALFailoverDir, markName), second); err != nil {
+			return errors.Join(err, f.Close())
+		}
+	}
+	e.marks = newMarks(f, other)
+	if err := e.dir.root.Sync(); err != nil { // the mark is in it from now on
+		return fmt.Errorf("sync: %w", err)
+	}
+	return nil
+}
 
 // lastWritten returns when the newest mark was written; zero for none.
 func lastWritten(places []place) (at time.Time) {
