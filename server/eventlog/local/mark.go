@@ -134,13 +134,26 @@ func (f *markFile) free() uint32 {
 	return uint32(len(f.places) - 1) //nolint:gosec // as many as there are logs
 }
 
+// take has a place be used.
+func (f *markFile) take(at uint32) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.grow(at)
+	f.places[at].valid = true
+}
+
+// grow makes a place known. f.mu is held.
+func (f *markFile) grow(at uint32) {
+	for int(at) >= len(f.places) {
+		f.places = append(f.places, place{})
+	}
+}
+
 // write writes the mark of the log at a place.
 func (f *markFile) write(at uint32, m mark) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for int(at) >= len(f.places) {
-		f.places = append(f.places, place{})
-	}
+	f.grow(at)
 	p := &f.places[at]
 	_, err := f.file.WriteAt(m.encode(), int64(at)*markPlace+p.next*markBytes)
 	if err != nil {

@@ -90,13 +90,24 @@ func (m *marks) Close() error {
 	return errors.Join(m.markFile.Close(), m.second.Close())
 }
 
-// newer returns places with each mark as new as the one of the same log in
-// others.
+// newer returns of the marks at each place the newer one: of the later log, or
+// after more changes. Where one file has a mark and in the other the place is
+// free, the other may have missed that a log was made, or this one that it was
+// removed; so the log may be there, and may be gone.
 func newer(places, others []place) []place {
 	merged := append([]place(nil), places...)
-	for i := range min(len(places), len(others)) {
-		p, o := &merged[i], others[i]
-		if p.valid && o.valid && p.mark.number == o.mark.number && o.mark.changes > p.mark.changes {
+	for i, o := range others {
+		if i == len(merged) {
+			merged = append(merged, place{})
+		}
+		p := &merged[i]
+		switch {
+		case p.valid != o.valid:
+			if o.valid {
+				*p = o
+			}
+			p.mark.flags |= markRemoved
+		case o.mark.number > p.mark.number, o.mark.number == p.mark.number && o.mark.changes > p.mark.changes:
 			p.mark = o.mark
 		}
 	}

@@ -187,6 +187,9 @@ func (e *Engine) openMarks(first, second []place) error {
 		}
 	}
 	e.marks = newMarks(f, other)
+	for _, s := range e.stores { // one that is only in the second mark has a place, too
+		f.take(s.entry.slot)
+	}
 	if err := e.dir.root.Sync(); err != nil { // the mark is in it from now on
 		return fmt.Errorf("sync: %w", err)
 	}
