@@ -42,6 +42,7 @@ type group struct {
 	records int
 	ids     map[identity]uint64 // sequences of what the batch appends
 	dropped []*store
+	applied bool // the batch is Pebble's
 }
 
 // An identity is an ID within a log.
@@ -108,25 +109,20 @@ func (e *Engine) submit(ctx context.Context, o *op) error {
 // writer applies what is submitted, until the engine closes.
 func (e *Engine) writer() {
 	defer close(e.groups)
-	for {
+	for e.closedErr() == nil {
+		var o *op
 		select {
-		case o := <-e.ops:
-			for o != nil {
-				o = e.write(o)
-			}
+		case o = <-e.ops:
 		case <-e.over:
-			return
 		case <-e.closing:
-			for {
-				select {
-				case o := <-e.ops:
-					for o != nil {
-						o = e.write(o)
-					}
-				default:
-					return
-				}
+			select {
+			case o = <-e.ops:
+			default:
+				return
 			}
+		}
+		for o != nil {
+			o = e.write(o)
 		}
 	}
 }
@@ -160,7 +156,7 @@ func (e *Engine) write(o *op) (next *op) {
 			c.view = c.store.view()
 		}
 	}
-	if err := e.apply(g.batch); err != nil {
+	if err := e.apply(g); err != nil {
 		e.fail(err)
 		return nil
 	}
@@ -171,21 +167,16 @@ func (e *Engine) write(o *op) (next *op) {
 	return next
 }
 
-// add puts o into g, or answers it when it changes nothing.
+// add puts o into g. What changes nothing is answered with g, too: the answer
+// follows from changes that are not durable before.
 func (e *Engine) add(g *group, o *op) {
-	if o.abandoned.Load() {
+	switch {
+	case o.abandoned.Load():
 		return
-	}
-	var err error
-	if o.do != nil {
-		err = o.do(g, o)
-	} else {
-		err = o.store.append(g, o)
-	}
-	if err != nil {
-		o.err = err
-		close(o.done)
-		return
+	case o.do != nil:
+		o.err = o.do(g, o)
+	default:
+		o.err = o.store.append(g, o)
 	}
 	g.ops = append(g.ops, o)
 }
@@ -193,22 +184,31 @@ func (e *Engine) add(g *group, o *op) {
 // apply hands a batch to Pebble, which writes it to the write-ahead log and
 // lets the database show it; it is not durable yet. Pebble may panic where it
 // can write no more, and its commit pipeline is dead then.
-func (e *Engine) apply(b *pebble.Batch) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("apply a batch: %v", p)
-		}
-	}()
-	if b.Empty() {
+func (e *Engine) apply(g *group) (err error) {
+	defer func() { err = recovered(recover(), err) }()
+	if g.batch.Empty() {
 		return nil
 	}
 	if err := failpoint.Hit("before-apply"); err != nil {
 		return err
 	}
-	if err := e.db.ApplyNoSyncWait(b, pebble.Sync); err != nil {
+	if err := e.db.ApplyNoSyncWait(g.batch, pebble.Sync); err != nil {
 		return fmt.Errorf("apply a batch: %w", err)
 	}
+	g.applied = true // Pebble may have taken what was in the batch, so that it looks empty
 	return failpoint.Hit("after-apply-before-sync")
+}
+
+// recovered returns what Pebble has panicked with, or else err.
+func recovered(p any, err error) error {
+	switch p := p.(type) {
+	case nil:
+		return err
+	case error:
+		return fmt.Errorf("the database has panicked: %w", p)
+	default:
+		return fmt.Errorf("the database has panicked: %v", p)
+	}
 }
 
 // syncer makes groups durable and answers, in order, until the writer has ended.
@@ -226,7 +226,7 @@ func (e *Engine) syncer() {
 // finish waits until g is durable, and answers those who wait for it.
 func (e *Engine) finish(g *group) error {
 	began := time.Now()
-	if !g.batch.Empty() {
+	if g.applied {
 		if err := g.batch.SyncWait(); err != nil {
 			return fmt.Errorf("sync the write-ahead log: %w", err)
 		}
@@ -243,7 +243,11 @@ func (e *Engine) finish(g *group) error {
 		if err := failpoint.Hit("during-mark-write"); err != nil {
 			return err
 		}
-		if err := e.marks.write(c.store.entry.slot, c.mark(now)); err != nil {
+		err := e.marks.write(c.store.entry.slot, c.mark(now))
+		if err == nil && c.state.changes == 1 { // a new log: without a mark, any further change would look like a loss
+			err = e.marks.sync()
+		}
+		if err != nil {
 			return err
 		}
 		c.store.publish(c)
@@ -277,7 +281,7 @@ func (c *change) mark(now int64) mark {
 
 // append puts a record into g, unless it is there already. It is the writer's.
 func (s *store) append(g *group, o *op) error {
-	if s.gone {
+	if s.gone.Load() {
 		return eventlog.ErrClosed
 	}
 	c := g.of(s)

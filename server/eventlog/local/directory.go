@@ -11,6 +11,7 @@ import (
 // The names of what is in a data directory.
 const (
 	databaseDir = "log"     // Pebble's
+	newDir      = "log.new" // the same, while it is made
 	markName    = "mark"    // see mark
 	ballastName = "ballast" // room for a start on a full disk
 )
@@ -71,13 +72,13 @@ func (d *directory) replaced(marks *markFile) error {
 	for _, f := range []*os.File{d.root, marks.file} {
 		was, err := f.Stat()
 		if err != nil {
-			return err
+			return nil // the next write will say what is wrong
 		}
 		now, err := os.Stat(f.Name())
-		if err != nil {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
 			return fmt.Errorf("the data directory has gone away: %w", err)
-		}
-		if !os.SameFile(was, now) {
+		case err == nil && !os.SameFile(was, now):
 			return fmt.Errorf("the data directory was replaced: %s is not the file that was opened", f.Name())
 		}
 	}

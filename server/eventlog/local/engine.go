@@ -100,11 +100,12 @@ type Engine struct {
 	sweep  chan struct{} // size 1: a log is over its bounds
 
 	started    time.Time
-	applying   atomic.Int64 // since when, by uptime, the writer works on its group; 0 when idle
-	syncing    atomic.Int64 // since when the syncer's group is under way; 0 when idle
-	short      atomic.Bool  // the disk has less than MinFree left
-	unfiltered atomic.Bool  // a filter of the identities is damaged
-	sick       atomic.Pointer[error]
+	applying   atomic.Int64          // since when, by uptime, the writer works on its group; 0 when idle
+	syncing    atomic.Int64          // since when the syncer's group is under way; 0 when idle
+	short      atomic.Bool           // the disk has less than MinFree left
+	unfiltered atomic.Bool           // a filter of the identities is damaged
+	flushes    atomic.Pointer[error] // why they fail
+	compacts   atomic.Pointer[error] // why compactions fail
 
 	closing    chan struct{} // closed when Close begins
 	over       chan struct{} // closed when nothing waits for an outcome any more
@@ -112,11 +113,12 @@ type Engine struct {
 	background sync.WaitGroup
 	workers    sync.WaitGroup // writer and syncer
 
+	opening sync.Mutex // held while a log is opened for reading only
+
 	mu     sync.Mutex
 	stores map[string]*store // all logs, by name
 	next   uint32            // number of the next log; the writer's
-	reason error             // why over is closed; set before
-	ended  bool              // over is closed
+	reason error             // why over is closed
 	closed bool              // Close has begun
 }
 
@@ -134,10 +136,12 @@ func (e *Engine) Err() error {
 			}
 		}
 	}
-	switch err := e.sick.Load(); {
-	case err != nil:
-		return fmt.Errorf("%w: %w", eventlog.ErrUnavailable, *err)
-	case e.short.Load():
+	for _, failing := range []*atomic.Pointer[error]{&e.flushes, &e.compacts} {
+		if err := failing.Load(); err != nil {
+			return fmt.Errorf("%w: %w", eventlog.ErrUnavailable, *err)
+		}
+	}
+	if e.short.Load() {
 		return fmt.Errorf("%w: the disk has less than min_free (%d bytes) left", eventlog.ErrFull, e.cfg.MinFree)
 	}
 	return nil
@@ -153,22 +157,21 @@ func (e *Engine) Failed() <-chan struct{} { return e.failed }
 // fail takes the engine out of service for good. It may be called more than
 // once; the first reason counts.
 func (e *Engine) fail(err error) {
-	if e.end(fmt.Errorf("%w: the storage has failed: %w", eventlog.ErrUnavailable, err)) {
-		close(e.failed)
-	}
+	e.end(fmt.Errorf("%w: the storage has failed: %w", eventlog.ErrUnavailable, err), true)
 }
 
-// end gives everybody who waits for an outcome an error, and reports whether
-// it was the first to do so.
-func (e *Engine) end(reason error) bool {
+// end gives everybody who waits for an outcome an error. The first reason counts.
+func (e *Engine) end(reason error, failed bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.ended {
-		return false
+	if e.reason != nil {
+		return
 	}
-	e.ended, e.reason = true, reason
+	e.reason = reason
 	close(e.over)
-	return true
+	if failed {
+		close(e.failed)
+	}
 }
 
 // why returns why nothing is taken any more.
@@ -183,34 +186,46 @@ func (e *Engine) Log(ctx context.Context, cfg eventlog.LogConfig) (*eventlog.Log
 	if cfg.DedupeWindow == 0 {
 		cfg.DedupeWindow = defaultWindow
 	}
-	s, err := e.store(ctx, cfg)
-	if err == nil {
-		err = s.open(ctx, cfg)
+	if s := e.known(cfg.Name); s != nil && s.opened() != nil {
+		return s.opened(), nil
 	}
+	log, err := e.open(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open log %s: %w", cfg.Name, err)
 	}
-	return s.log, nil
+	return log, nil
 }
 
 // defaultWindow is how long an ID is remembered unless a log says otherwise.
 const defaultWindow = 2 * time.Minute
 
-// store returns the store of a log, and makes it when there is none.
-func (e *Engine) store(ctx context.Context, cfg eventlog.LogConfig) (*store, error) {
-	if s := e.known(cfg.Name); s != nil {
-		return s, nil
+// open opens a log that is not open, and makes it when there is none.
+func (e *Engine) open(ctx context.Context, cfg eventlog.LogConfig) (*eventlog.Log, error) {
+	var s *store
+	open := func(g *group, _ *op) error {
+		if s = e.known(cfg.Name); s == nil {
+			s = e.create(g, cfg)
+		}
+		return s.open(g, cfg)
 	}
-	if e.marks == nil {
-		return nil, eventlog.ErrNotFound
+	if e.marks == nil { // read-only: there is no writer
+		e.opening.Lock()
+		defer e.opening.Unlock()
+		if s = e.known(cfg.Name); s == nil {
+			return nil, eventlog.ErrNotFound
+		}
+		if err := s.open(nil, cfg); err != nil {
+			return nil, err
+		}
+	} else {
+		bounded, cancel := context.WithTimeout(ctx, e.cfg.CommitTimeout)
+		defer cancel()
+		if err := e.submit(bounded, &op{do: open}); err != nil {
+			return nil, err
+		}
 	}
-	bounded, cancel := context.WithTimeout(ctx, e.cfg.CommitTimeout)
-	defer cancel()
-	create := &op{do: func(g *group, _ *op) error { return e.create(g, cfg) }}
-	if err := e.submit(bounded, create); err != nil {
-		return nil, err
-	}
-	return e.known(cfg.Name), nil
+	s.publishLog()
+	return s.opened(), nil
 }
 
 func (e *Engine) known(name string) *store {
@@ -219,11 +234,8 @@ func (e *Engine) known(name string) *store {
 	return e.stores[name]
 }
 
-// create makes a log, unless somebody else just has. It is the writer's.
-func (e *Engine) create(g *group, cfg eventlog.LogConfig) error {
-	if e.known(cfg.Name) != nil {
-		return nil
-	}
+// create makes a log. It is the writer's.
+func (e *Engine) create(g *group, cfg eventlog.LogConfig) *store {
 	s := &store{
 		engine: e,
 		name:   cfg.Name,
@@ -238,7 +250,7 @@ func (e *Engine) create(g *group, cfg eventlog.LogConfig) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.stores[s.name] = s
-	return nil
+	return s
 }
 
 // Remove implements eventlog.Engine. The mark says first that the log may be
@@ -265,8 +277,8 @@ func (e *Engine) Remove(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("remove log %s: %w", name, err)
 	}
-	if s.log != nil {
-		s.log.Close()
+	if log := s.opened(); log != nil {
+		log.Close()
 	}
 	return nil
 }
@@ -281,7 +293,7 @@ func (e *Engine) drop(g *group, s *store) error {
 	for _, kind := range []byte{keyRecord, keyDeleted, keyLost, keyIdentity, keyIndex} {
 		must(g.batch.DeleteRange(logKey(kind, s.entry.number), logKey(kind, s.entry.number+1), nil))
 	}
-	s.gone = true
+	s.gone.Store(true) // readers must know before the records are gone
 	g.dropped = append(g.dropped, s)
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -307,21 +319,25 @@ func (e *Engine) Close(ctx context.Context) error {
 		return nil
 	}
 	close(e.closing)
+	var err error
+	select {
+	case <-e.failed:
+	case <-wait(&e.workers): // they finish what is under way
+	case <-ctx.Done():
+		err = fmt.Errorf("finish appends: %w", ctx.Err())
+	}
+	e.end(eventlog.ErrClosed, false)
+	for _, s := range e.opened() {
+		s.opened().Close()
+	}
 	select {
 	case <-e.failed:
 		return e.why()
-	case <-wait(&e.workers): // they finish what is under way
-	case <-ctx.Done():
-		return fmt.Errorf("finish appends: %w", ctx.Err())
+	default:
 	}
-	e.end(eventlog.ErrClosed)
-	e.mu.Lock()
-	for _, s := range e.stores {
-		if s.log != nil {
-			s.log.Close()
-		}
+	if err != nil {
+		return err
 	}
-	e.mu.Unlock()
 	select {
 	case <-wait(&e.background):
 	case <-ctx.Done():
@@ -374,6 +390,8 @@ func read[T any](ctx context.Context, e *Engine, fn func() (T, error)) (T, error
 	}
 	select {
 	case e.reads <- struct{}{}:
+	case <-e.closing:
+		return none, eventlog.ErrClosed
 	case <-ctx.Done():
 		return none, ctx.Err()
 	}

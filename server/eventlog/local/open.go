@@ -7,7 +7,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -43,14 +45,20 @@ func OpenReadOnly(_ context.Context, cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", cfg.Dir, err)
 	}
-	e.db, err = pebble.Open(e.dir.file(databaseDir), e.pebbleOptions(true, true))
+	exists, err := e.dir.hasDatabase()
+	if err == nil && !exists {
+		err = fmt.Errorf("it holds no log: %w", fs.ErrNotExist)
+	}
 	if err == nil {
-		err = e.load()
+		e.db, err = e.openDatabase(databaseDir, true)
+	}
+	if err == nil {
+		err = openError(e.load())
 	}
 	if err != nil {
-		return nil, fmt.Errorf("data directory %s: %w", cfg.Dir, errors.Join(openError(err), e.closeFiles()))
+		return nil, fmt.Errorf("data directory %s: %w", cfg.Dir, errors.Join(err, e.closeFiles()))
 	}
-	e.end(errors.New("eventlog: the log was opened for reading only"))
+	e.end(errors.New("eventlog: the log was opened for reading only"), false)
 	return e, nil
 }
 
@@ -109,13 +117,18 @@ func (e *Engine) start(ctx context.Context) error {
 			return err
 		}
 	}
-	if e.db, err = pebble.Open(e.dir.file(databaseDir), e.pebbleOptions(false, exists)); err != nil {
-		return openError(err)
+	if !exists {
+		if err := e.createDatabase(); err != nil {
+			return err
+		}
+	}
+	if e.db, err = e.openDatabase(databaseDir, false); err != nil {
+		return err
 	}
 	if err := e.load(); err != nil {
 		return openError(err)
 	}
-	if e.marks, err = openMarks(e.dir.file(markName), places); err != nil {
+	if e.marks, err = openMarks(e.dir.file(markName), places, e.stores); err != nil {
 		return err
 	}
 	if err := e.dir.root.Sync(); err != nil { // the mark is in it from now on
@@ -138,7 +151,7 @@ func (e *Engine) start(ctx context.Context) error {
 // lastWritten returns when the newest mark was written; zero for none.
 func lastWritten(places []place) (at time.Time) {
 	for _, p := range places {
-		if t := time.Unix(0, p.mark.time); p.valid && t.After(at) {
+		if t := time.Unix(0, p.mark.time); p.valid && p.mark.time != 0 && t.After(at) {
 			at = t
 		}
 	}
@@ -157,9 +170,9 @@ type loss struct {
 // It changes no file.
 func (e *Engine) inspect(exists bool, places []place) ([]loss, error) {
 	if exists {
-		db, err := pebble.Open(e.dir.file(databaseDir), e.pebbleOptions(true, true))
+		db, err := e.openDatabase(databaseDir, true)
 		if err != nil {
-			return nil, openError(err)
+			return nil, err
 		}
 		e.db = db
 		defer func() { e.db = nil }()
@@ -183,16 +196,9 @@ func (e *Engine) load() error {
 	} else if err != nil && !isNotFound(err) {
 		return err
 	}
-	iter, err := e.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyName}, UpperBound: []byte{keyName + 1}})
-	if err != nil {
-		return err
-	}
-	for iter.First(); iter.Valid(); iter.Next() {
-		if err = e.loadLog(string(iter.Key()[1:]), iter.Value()); err != nil {
-			break
-		}
-	}
-	return closeIter(iter, err)
+	return e.each([]byte{keyName}, []byte{keyName + 1}, func(iter *pebble.Iterator) error {
+		return e.loadLog(string(iter.Key()[1:]), iter.Value())
+	})
 }
 
 func (e *Engine) loadLog(name string, entry []byte) error {
@@ -300,7 +306,11 @@ func (e *Engine) accept(losses []loss) error {
 
 func (s *store) accept(m mark) error {
 	b := s.engine.db.NewBatch()
-	if have := s.next.last; m.last > have {
+	switch have := s.next.last; {
+	case m.last <= have:
+	case s.next.first > have: // nothing else is held
+		s.next.first, s.next.last = m.last+1, m.last
+	default:
 		must(b.Set(sequenceKey(keyLost, s.entry.number, have+1), binary.BigEndian.AppendUint64(nil, m.last), nil))
 		s.next.last = m.last
 	}
@@ -319,14 +329,58 @@ func (s *store) accept(m mark) error {
 	return errors.Join(b.Close(), s.engine.marks.write(s.entry.slot, c.mark(s.engine.cfg.Clock().UnixNano())), s.engine.marks.sync())
 }
 
+// createDatabase makes an empty database. It gets its name when it is whole: a
+// start that ends before leaves nothing that looks like what is left of a log.
+func (e *Engine) createDatabase() error {
+	if err := os.RemoveAll(e.dir.file(newDir)); err != nil {
+		return err
+	}
+	db, err := e.openDatabase(newDir, false)
+	if err == nil {
+		err = db.Close()
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(e.dir.file(databaseDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Rename(e.dir.file(newDir), e.dir.file(databaseDir)); err != nil {
+		return err
+	}
+	return e.dir.root.Sync()
+}
+
+// openDatabase opens the database of that name. Where Pebble stops for good, the
+// error says why.
+func (e *Engine) openDatabase(name string, readOnly bool) (db *pebble.DB, err error) {
+	o := e.pebbleOptions(readOnly)
+	o.ErrorIfNotExists = name != newDir // never a new database over what is left of one
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() { err = recovered(recover(), err) }()
+		db, err = pebble.Open(e.dir.file(name), o)
+	}()
+	select {
+	case <-done:
+		return db, openError(err)
+	case <-e.failed:
+		return nil, e.why()
+	}
+}
+
 // openError returns err of opening the database as something to act on: another
 // process, a disk that fails, or damage.
 func openError(err error) error {
 	var lost *eventlog.DataLossError
 	var errno syscall.Errno
+	var elsewhere pebble.ErrMissingWALRecoveryDir
 	switch {
-	case err == nil, errors.As(err, &lost):
+	case err == nil, errors.As(err, &lost), errors.Is(err, eventlog.ErrUnavailable):
 		return err
+	case errors.As(err, &elsewhere):
+		return fmt.Errorf("part of its write-ahead log may be in %s: set wal_failover_dir to that directory", elsewhere.Dir)
 	case strings.Contains(err.Error(), "lock held"), errors.As(err, &errno) && errno == syscall.EAGAIN:
 		return fmt.Errorf("another process uses it: %w", err)
 	case errors.As(err, &errno) && errno != syscall.ENOENT:
@@ -342,14 +396,13 @@ func firstLine(err error) string {
 }
 
 // pebbleOptions returns how the database is opened.
-func (e *Engine) pebbleOptions(readOnly, exists bool) *pebble.Options {
+func (e *Engine) pebbleOptions(readOnly bool) *pebble.Options {
 	o := &pebble.Options{
 		// Only from some format on can a torn end of the write-ahead log be told
 		// from damage before what was synced.
 		FormatMajorVersion:    pebble.FormatNewest,
 		Merger:                merger,
 		ReadOnly:              readOnly,
-		ErrorIfNotExists:      exists, // never a new database over what is left of one
 		Logger:                pebbleLog{e},
 		EventListener:         e.listener(),
 		CacheSize:             64 << 20,

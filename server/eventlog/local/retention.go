@@ -75,7 +75,8 @@ func (w *sweeper) sweep() {
 func (w *sweeper) sweepLog(s *store, now time.Time, believed bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), w.engine.cfg.CommitTimeout)
 	defer cancel()
-	state, cfg := s.State(), s.log.Config()
+	log := s.opened()
+	state, cfg := s.State(), log.Config()
 	first := state.First
 	if age := cfg.MaxAge; age > 0 && believed && !state.Since.IsZero() && now.Sub(state.Since) > age+age/slack {
 		reached, err := read(ctx, w.engine, func() (uint64, error) {
@@ -106,7 +107,7 @@ func (w *sweeper) sweepLog(s *store, now time.Time, believed bool) error {
 	if err := failpoint.Hit("during-retention"); err != nil {
 		return err
 	}
-	return s.log.Trim(ctx, first) // which lets go of what is in memory, too
+	return log.Trim(ctx, first) // which lets go of what is in memory, too
 }
 
 // forget removes the identities that are too old to matter. It is the writer's.

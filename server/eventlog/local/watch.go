@@ -1,7 +1,9 @@
 package local
 
 import (
+	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -90,30 +92,38 @@ func (e *Engine) watch() {
 	}
 }
 
+// emptyFlush is Pebble's error of a flush that leaves nothing to be written,
+// which is none.
+const emptyFlush = "pebble: empty table"
+
 // listener returns what Pebble tells of its background work.
 func (e *Engine) listener() *pebble.EventListener {
-	healed := func(err error) {
-		if err == nil && e.sick.Swap(nil) != nil {
-			e.logger.Info("the log's background work succeeds again")
+	ended := func(work string, failing *atomic.Pointer[error], err error) {
+		switch {
+		case errors.Is(err, pebble.ErrCancelledCompaction), pebble.IsCorruptionError(err):
+			// It is no failure; or readers meet it, and say which records are concerned.
+		case err != nil:
+			err = fmt.Errorf("%s of the log fail: %w", work, err)
+			if failing.Swap(&err) == nil {
+				e.logger.Error("background work of the log fails, and is tried again", "err", err)
+			}
+		case failing.Swap(nil) != nil:
+			e.logger.Info(work + " of the log succeed again")
 		}
 	}
 	return &pebble.EventListener{
-		BackgroundError: func(err error) {
-			e.metrics.background.Inc()
-			if pebble.IsCorruptionError(err) {
-				return // readers meet it, and say which records are concerned
-			}
-			err = fmt.Errorf("the log's background work fails: %w", err)
-			if e.sick.Swap(&err) == nil {
-				e.logger.Error("the log's background work fails, and is tried again", "err", err)
-			}
-		},
+		BackgroundError: func(error) { e.metrics.background.Inc() },
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
 			e.metrics.corrupted.Inc()
 			e.logger.Error("a file of the log is damaged", "file", info.Path, "err", firstLine(info.Details))
 		},
-		FlushEnd:      func(info pebble.FlushInfo) { healed(info.Err) },
-		CompactionEnd: func(info pebble.CompactionInfo) { healed(info.Err) },
+		FlushEnd: func(info pebble.FlushInfo) {
+			if info.Err != nil && info.Err.Error() == emptyFlush {
+				info.Err = nil
+			}
+			ended("flushes", &e.flushes, info.Err)
+		},
+		CompactionEnd: func(info pebble.CompactionInfo) { ended("compactions", &e.compacts, info.Err) },
 		DiskSlow: func(info pebble.DiskSlowInfo) {
 			e.logger.Warn("the disk is slow", "operation", info.OpType.String(), "took", info.Duration)
 		},
