@@ -9,15 +9,9 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/bloom"
-	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/cockroachdb/pebble/v2/wal"
 
 	"github.com/sluicegate/sluice/server/eventlog"
 )
@@ -327,108 +321,6 @@ func (s *store) accept(m mark) error {
 	}
 	c := change{store: s, state: s.next}
 	return errors.Join(b.Close(), s.engine.marks.write(s.entry.slot, c.mark(s.engine.cfg.Clock().UnixNano())), s.engine.marks.sync())
-}
-
-// createDatabase makes an empty database. It gets its name when it is whole: a
-// start that ends before leaves nothing that looks like what is left of a log.
-func (e *Engine) createDatabase() error {
-	if err := os.RemoveAll(e.dir.file(newDir)); err != nil {
-		return err
-	}
-	db, err := e.openDatabase(newDir, false)
-	if err == nil {
-		err = db.Close()
-	}
-	if err != nil {
-		return err
-	}
-	if err := os.Remove(e.dir.file(databaseDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := os.Rename(e.dir.file(newDir), e.dir.file(databaseDir)); err != nil {
-		return err
-	}
-	return e.dir.root.Sync()
-}
-
-// openDatabase opens the database of that name. Where Pebble stops for good, the
-// error says why.
-func (e *Engine) openDatabase(name string, readOnly bool) (db *pebble.DB, err error) {
-	o := e.pebbleOptions(readOnly)
-	o.ErrorIfNotExists = name != newDir // never a new database over what is left of one
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		defer func() { err = recovered(recover(), err) }()
-		db, err = pebble.Open(e.dir.file(name), o)
-	}()
-	select {
-	case <-done:
-		return db, openError(err)
-	case <-e.failed:
-		return nil, e.why()
-	}
-}
-
-// openError returns err of opening the database as something to act on: another
-// process, a disk that fails, or damage.
-func openError(err error) error {
-	var lost *eventlog.DataLossError
-	var errno syscall.Errno
-	var elsewhere pebble.ErrMissingWALRecoveryDir
-	switch {
-	case err == nil, errors.As(err, &lost), errors.Is(err, eventlog.ErrUnavailable):
-		return err
-	case errors.As(err, &elsewhere):
-		return fmt.Errorf("part of its write-ahead log may be in %s: set wal_failover_dir to that directory", elsewhere.Dir)
-	case strings.Contains(err.Error(), "lock held"), errors.As(err, &errno) && errno == syscall.EAGAIN:
-		return fmt.Errorf("another process uses it: %w", err)
-	case errors.As(err, &errno) && errno != syscall.ENOENT:
-		return err
-	}
-	return &eventlog.DataLossError{Reason: "the database is damaged and cannot be opened: " + firstLine(err)}
-}
-
-// firstLine returns what err says, without what Pebble adds.
-func firstLine(err error) string {
-	line, _, _ := strings.Cut(err.Error(), "\n")
-	return line
-}
-
-// pebbleOptions returns how the database is opened.
-func (e *Engine) pebbleOptions(readOnly bool) *pebble.Options {
-	o := &pebble.Options{
-		// Only from some format on can a torn end of the write-ahead log be told
-		// from damage before what was synced.
-		FormatMajorVersion:    pebble.FormatNewest,
-		Merger:                merger,
-		ReadOnly:              readOnly,
-		Logger:                pebbleLog{e},
-		EventListener:         e.listener(),
-		CacheSize:             64 << 20,
-		MemTableSize:          32 << 20,
-		MaxOpenFiles:          1024,
-		BytesPerSync:          1 << 20,
-		WALBytesPerSync:       0,
-		L0CompactionThreshold: 4,
-		// Damage in one table can keep its part of the tree from being compacted
-		// for good. Appends go on all the same.
-		L0StopWritesThreshold:       1 << 20,
-		MemTableStopWritesThreshold: 8,
-		LBaseMaxBytes:               256 << 20,
-	}
-	for i := range o.Levels {
-		o.Levels[i].BlockSize = 8 << 10                   // what one damaged bit costs
-		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // an identity that is new is looked up in no table
-	}
-	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
-	if e.cfg.WALFailoverDir != "" {
-		o.WALFailover = &pebble.WALFailoverOptions{Secondary: wal.Dir{FS: vfs.Default, Dirname: e.cfg.WALFailoverDir}}
-	}
-	if e.cfg.tune != nil {
-		e.cfg.tune(o)
-	}
-	return o
 }
 
 // newEpoch returns a number that no other log has.

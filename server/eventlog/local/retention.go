@@ -109,36 +109,3 @@ func (w *sweeper) sweepLog(s *store, now time.Time, believed bool) error {
 	}
 	return log.Trim(ctx, first) // which lets go of what is in memory, too
 }
-
-// forget removes the identities that are too old to matter. It is the writer's.
-func (s *store) forget(g *group, at int64) {
-	oldest := s.bucket(at - int64(s.cfg.DedupeWindow))
-	if oldest <= s.forgotten {
-		return
-	}
-	must(g.batch.DeleteRange(sequenceKey(keyIdentity, s.entry.number, s.forgotten), sequenceKey(keyIdentity, s.entry.number, oldest), nil))
-	s.forgotten = oldest
-}
-
-// opened returns the stores of the logs that are open.
-func (e *Engine) opened() []*store {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	all := make([]*store, 0, len(e.stores))
-	for _, s := range e.stores {
-		if s.log != nil {
-			all = append(all, s)
-		}
-	}
-	return all
-}
-
-// closedErr returns why the engine takes nothing any more; nil while it does.
-func (e *Engine) closedErr() error {
-	select {
-	case <-e.over:
-		return e.why()
-	default:
-		return nil
-	}
-}

@@ -15,13 +15,6 @@ import (
 	"github.com/sluicegate/sluice/server/failpoint"
 )
 
-// minBucket is the least width of a bucket of identities, and maxBuckets how
-// many of them a look-up may read.
-const (
-	minBucket  = time.Hour
-	maxBuckets = 8
-)
-
 // A store is one log. It implements eventlog.Store.
 type store struct {
 	engine *Engine
@@ -72,23 +65,6 @@ func (s *store) open(g *group, cfg eventlog.LogConfig) error {
 	s.mu.Unlock()
 	s.made = eventlog.NewLog(cfg, epochText(s.entry.epoch), view.Last, s, s.engine.options)
 	return nil
-}
-
-// publishLog lets everybody use the log.
-func (s *store) publishLog() {
-	s.engine.mu.Lock()
-	defer s.engine.mu.Unlock()
-	s.log = s.made
-	if s.engine.closed {
-		s.log.Close()
-	}
-}
-
-// opened returns the log; nil until it is opened.
-func (s *store) opened() *eventlog.Log {
-	s.engine.mu.Lock()
-	defer s.engine.mu.Unlock()
-	return s.log
 }
 
 // measure reads what the state does not tell of the log. It is the writer's.
@@ -288,23 +264,4 @@ func (s *store) trim(g *group, sequence uint64) error {
 	}
 	must(g.batch.DeleteRange(logKey(keyIndex, number), sequenceKey(keyIndex, number, sequence>>indexBits), nil))
 	return failpoint.Hit("during-trim")
-}
-
-// widen gives the identities buckets of another width. It is the writer's.
-func (s *store) widen(g *group, width int64) error {
-	lower, upper := logKey(keyIdentity, s.entry.number), logKey(keyIdentity, s.entry.number+1)
-	s.entry.window = width
-	must(g.batch.Set(nameKey(s.name), s.entry.encode(), nil))
-	must(g.batch.DeleteRange(lower, upper, nil))
-	g.of(s).touched = true
-	err := s.engine.each(lower, upper, func(iter *pebble.Iterator) error {
-		k, v := iter.Key(), iter.Value()
-		at := int64(binary.BigEndian.Uint64(v[8:])) //nolint:gosec // as it was encoded
-		return g.batch.Set(identityKey(s.entry.number, s.bucket(at), [hashBytes]byte(k[len(k)-hashBytes:])), v, nil)
-	})
-	if isDamage(err) {
-		s.engine.reportIdentities(err)
-		return nil
-	}
-	return err
 }

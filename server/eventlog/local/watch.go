@@ -1,12 +1,8 @@
 package local
 
 import (
-	"errors"
-	"fmt"
-	"sync/atomic"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sluicegate/sluice/server/eventlog"
@@ -90,64 +86,4 @@ func (e *Engine) watch() {
 			e.logger.Debug("the ballast file could not be made", "err", err)
 		}
 	}
-}
-
-// emptyFlush is Pebble's error of a flush that leaves nothing to be written,
-// which is none.
-const emptyFlush = "pebble: empty table"
-
-// listener returns what Pebble tells of its background work.
-func (e *Engine) listener() *pebble.EventListener {
-	ended := func(work string, failing *atomic.Pointer[error], err error) {
-		switch {
-		case errors.Is(err, pebble.ErrCancelledCompaction), pebble.IsCorruptionError(err):
-			// It is no failure; or readers meet it, and say which records are concerned.
-		case err != nil:
-			err = fmt.Errorf("%s of the log fail: %w", work, err)
-			if failing.Swap(&err) == nil {
-				e.logger.Error("background work of the log fails, and is tried again", "err", err)
-			}
-		case failing.Swap(nil) != nil:
-			e.logger.Info(work + " of the log succeed again")
-		}
-	}
-	return &pebble.EventListener{
-		BackgroundError: func(error) { e.metrics.background.Inc() },
-		DataCorruption: func(info pebble.DataCorruptionInfo) {
-			e.metrics.corrupted.Inc()
-			e.logger.Error("a file of the log is damaged", "file", info.Path, "err", firstLine(info.Details))
-		},
-		FlushEnd: func(info pebble.FlushInfo) {
-			if info.Err != nil && info.Err.Error() == emptyFlush {
-				info.Err = nil
-			}
-			ended("flushes", &e.flushes, info.Err)
-		},
-		CompactionEnd: func(info pebble.CompactionInfo) { ended("compactions", &e.compacts, info.Err) },
-		DiskSlow: func(info pebble.DiskSlowInfo) {
-			e.logger.Warn("the disk is slow", "operation", info.OpType.String(), "took", info.Duration)
-		},
-		WriteStallBegin: func(info pebble.WriteStallBeginInfo) {
-			e.logger.Warn("the log waits for its background work", "reason", info.Reason)
-		},
-	}
-}
-
-// A pebbleLog is what Pebble says on its own.
-type pebbleLog struct{ engine *Engine }
-
-// Infof implements pebble.Logger.
-func (pebbleLog) Infof(string, ...any) {}
-
-// Errorf implements pebble.Logger.
-func (l pebbleLog) Errorf(format string, args ...any) {
-	l.engine.logger.Warn("database", "text", fmt.Sprintf(format, args...))
-}
-
-// Fatalf implements pebble.Logger. It must not return: Pebble has found that it
-// cannot go on. So the engine fails, and the goroutine that was about to go on
-// stands still until the process ends.
-func (l pebbleLog) Fatalf(format string, args ...any) {
-	l.engine.fail(fmt.Errorf(format, args...))
-	select {}
 }
