@@ -65,7 +65,7 @@ func (s *store) put(g *group, r *stored, size int) {
 	if r.ID != "" {
 		var v [16]byte
 		binary.BigEndian.PutUint64(v[:], r.Sequence)
-		binary.BigEndian.PutUint64(v[8:], uint64(r.Time.UnixNano())) //nolint:gosec // as it is decoded
+		binary.BigEndian.PutUint64(v[8:], uint64(r.Time.UnixNano()))
 		must(g.batch.Set(identityKey(number, s.bucket(r.Time.UnixNano()), r.id), v[:], nil))
 		if g.ids == nil {
 			g.ids = make(map[identity]uint64)

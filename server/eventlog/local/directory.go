@@ -70,15 +70,12 @@ func (d *directory) hasDatabase() (bool, error) {
 // will find again.
 func (d *directory) replaced(marks *markFile) error {
 	for _, f := range []*os.File{d.root, marks.file} {
-		was, err := f.Stat()
-		if err != nil {
-			return nil // the next write will say what is wrong
-		}
+		was, werr := f.Stat()
 		now, err := os.Stat(f.Name())
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return fmt.Errorf("the data directory has gone away: %w", err)
-		case err == nil && !os.SameFile(was, now):
+		case werr == nil && err == nil && !os.SameFile(was, now): // other errors the next write meets
 			return fmt.Errorf("the data directory was replaced: %s is not the file that was opened", f.Name())
 		}
 	}
@@ -114,7 +111,7 @@ func (d *directory) fillBallast(minFree uint64) error {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(allocate(f, int64(size)), f.Close()) //nolint:gosec // at most maxBallast
+	err = errors.Join(allocate(f, int64(size)), f.Close())
 	if err != nil {
 		err = errors.Join(err, d.dropBallast())
 	}

@@ -207,10 +207,10 @@ func TestHungDisk(t *testing.T) {
 // TestReadErrors has the disk fail to read: no read is shorter for it, no twin is
 // stored, and afterwards everything is there.
 func TestReadErrors(t *testing.T) {
-	e, l, disk := openFaulty(t, Config{})
+	e, l, _ := openFaulty(t, Config{})
 	appendN(t, l, 2000)
 	closeEngine(t, e)
-	e, l, disk = openFaulty(t, Config{Dir: e.cfg.Dir}) // what was written is in tables now
+	e, l, disk := openFaulty(t, Config{Dir: e.cfg.Dir}) // what was written is in tables now
 	defer func() { closeEngine(t, e) }()
 	disk.set(of(".sst", syscall.EIO, errorfs.OpFileReadAt, errorfs.OpFileRead, errorfs.OpOpen))
 	seen := uint64(0)

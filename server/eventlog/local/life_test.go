@@ -257,7 +257,7 @@ func TestRemoveUnderReaders(t *testing.T) {
 		if err := e.Remove(t.Context(), "A"); err != nil {
 			t.Error(err)
 		}
-		time.Sleep(5 * time.Millisecond)
+		<-time.After(5 * time.Millisecond)
 		close(done)
 		wg.Wait()
 		if err := e.Remove(t.Context(), "A"); err != nil {

@@ -106,8 +106,8 @@ func (e *Engine) Remove(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("remove log %s: %w", name, err)
 	}
-	if log := s.opened(); log != nil {
-		log.Close()
+	if l := s.opened(); l != nil {
+		l.Close()
 	}
 	return nil
 }

@@ -143,7 +143,7 @@ func (f *markFile) free() uint32 {
 	for i := range f.places {
 		if !f.places[i].valid {
 			f.places[i].valid = true // taken
-			return uint32(i)         //nolint:gosec // as many as there are logs
+			return uint32(i)
 		}
 	}
 	f.places = append(f.places, place{valid: true})

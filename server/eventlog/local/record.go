@@ -55,7 +55,7 @@ func recordSize(r *eventlog.Record) int {
 
 // encodeRecord writes s to b, which has the size that recordSize returned.
 func encodeRecord(b []byte, s *stored) {
-	binary.BigEndian.PutUint64(b[4:], uint64(s.Time.UnixNano())) //nolint:gosec // as it is decoded
+	binary.BigEndian.PutUint64(b[4:], uint64(s.Time.UnixNano()))
 	binary.BigEndian.PutUint64(b[12:], s.total)
 	var flags byte
 	rest := b[recordHead:]

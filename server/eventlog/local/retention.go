@@ -75,8 +75,8 @@ func (w *sweeper) sweep() {
 func (w *sweeper) sweepLog(s *store, now time.Time, believed bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), w.engine.cfg.CommitTimeout)
 	defer cancel()
-	log := s.opened()
-	state, cfg := s.State(), log.Config()
+	l := s.opened()
+	state, cfg := s.State(), l.Config()
 	first := state.First
 	if age := cfg.MaxAge; age > 0 && believed && !state.Since.IsZero() && now.Sub(state.Since) > age+age/slack {
 		reached, err := read(ctx, w.engine, func() (uint64, error) {
@@ -107,5 +107,5 @@ func (w *sweeper) sweepLog(s *store, now time.Time, believed bool) error {
 	if err := failpoint.Hit("during-retention"); err != nil {
 		return err
 	}
-	return log.Trim(ctx, first) // which lets go of what is in memory, too
+	return l.Trim(ctx, first) // which lets go of what is in memory, too
 }

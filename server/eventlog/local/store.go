@@ -140,12 +140,12 @@ func (s *store) publish(c *change) {
 	s.mu.Lock()
 	s.seen = c.view
 	s.mu.Unlock()
-	log := s.opened()
-	if log == nil {
+	l := s.opened()
+	if l == nil {
 		return
 	}
-	log.Advance(c.records, c.state.last)
-	if cfg := log.Config(); cfg.DropOldest && cfg.MaxBytes > 0 && c.view.Bytes > uint64(cfg.MaxBytes) {
+	l.Advance(c.records, c.state.last)
+	if cfg := l.Config(); cfg.DropOldest && cfg.MaxBytes > 0 && c.view.Bytes > uint64(cfg.MaxBytes) {
 		s.engine.sweepSoon()
 	}
 }

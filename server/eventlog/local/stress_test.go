@@ -24,7 +24,6 @@ type ledger struct {
 	ids     map[string]uint64 // sequences, by ID
 	maybe   map[uint64]bool   // a removal whose outcome is unknown
 	trimmed uint64            // every sequence before it may be gone
-	epoch   string
 }
 
 // stressLogs are logs of every kind.
@@ -38,7 +37,7 @@ var stressLogs = []eventlog.LogConfig{
 // TestStress has many callers use several logs in every way, ends the process at
 // a random moment, and holds what is there afterwards against what was answered.
 func TestStress(t *testing.T) {
-	rounds, seed := 3, uint64(time.Now().UnixNano()) //nolint:gosec // any will do
+	rounds, seed := 3, uint64(time.Now().UnixNano())
 	if s := os.Getenv("ROUNDS"); s != "" {
 		fmt.Sscan(s, &rounds)
 	}
@@ -67,13 +66,13 @@ func TestStress(t *testing.T) {
 			w := &stress{t: t, ctx: ctx, log: l, ledger: ledgers[c.Name], round: round}
 			w.check()
 			for i := range 6 {
-				r := rand.New(rand.NewPCG(random.Uint64(), uint64(i))) //nolint:gosec // small
+				r := rand.New(rand.NewPCG(random.Uint64(), uint64(i)))
 				wg.Go(func() { w.write(r) })
 			}
 			wg.Go(w.follow)
-			wg.Go(func() { w.read(rand.New(rand.NewPCG(seed, uint64(round)))) }) //nolint:gosec // small
+			wg.Go(func() { w.read(rand.New(rand.NewPCG(seed, uint64(round)))) })
 		}
-		time.Sleep(time.Duration(200+random.IntN(800)) * time.Millisecond)
+		<-time.After(time.Duration(200+random.IntN(800)) * time.Millisecond)
 		if random.IntN(4) == 0 {
 			closeEngine(t, e)
 		} else {
@@ -128,7 +127,7 @@ func (w *stress) write(random *rand.Rand) {
 		case w.over(err):
 			return
 		case errors.Is(err, eventlog.ErrFull):
-			time.Sleep(time.Millisecond)
+			<-time.After(time.Millisecond)
 		case err != nil && !errors.Is(err, eventlog.ErrConflict) && !errors.Is(err, eventlog.ErrNotFound):
 			w.t.Errorf("%s: %v", w.log.Name(), err)
 			return
