@@ -20,6 +20,7 @@ const (
 type directory struct {
 	path string
 	root *os.File // for its free space, and to notice that it was replaced
+	log  *os.File // the directory of the database, for the same; nil until that is open
 }
 
 // errOldLayout reports a directory of the first version, which nobody released.
@@ -69,7 +70,7 @@ func (d *directory) hasDatabase() (bool, error) {
 // place than when it was opened: what is written goes into files that nobody
 // will find again.
 func (d *directory) replaced(marks *markFile) error {
-	for _, f := range []*os.File{d.root, marks.file} {
+	for _, f := range []*os.File{d.root, d.log, marks.file} {
 		was, werr := f.Stat()
 		now, err := os.Stat(f.Name())
 		switch {
@@ -118,4 +119,10 @@ func (d *directory) fillBallast(minFree uint64) error {
 	return err
 }
 
-func (d *directory) close() error { return d.root.Close() }
+func (d *directory) close() error {
+	err := d.root.Close()
+	if d.log != nil {
+		err = errors.Join(err, d.log.Close())
+	}
+	return err
+}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -117,6 +118,9 @@ func (e *Engine) start(ctx context.Context) error {
 		}
 	}
 	if e.db, err = e.openDatabase(databaseDir, false); err != nil {
+		return err
+	}
+	if e.dir.log, err = os.Open(e.dir.file(databaseDir)); err != nil {
 		return err
 	}
 	if err := e.load(); err != nil {

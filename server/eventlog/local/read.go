@@ -30,6 +30,8 @@ const (
 	maxKnownDamage = 1000
 )
 
+var errKnown = errors.New("a read has found it damaged before")
+
 var errMissing = errors.New("the record is missing, and nothing has removed it")
 
 func isNotFound(err error) bool { return errors.Is(err, pebble.ErrNotFound) }
@@ -271,12 +273,14 @@ func (s *store) probe(sequence uint64) (part, error) {
 }
 
 // firstFrom returns the first record from first on that can be read, up to the
-// one at last; found is false when there is none within reach.
+// one at last, or, behind damage whose end is not known, one of the first; found
+// is false when there is none within reach.
 func (s *store) firstFrom(first, last uint64) (r stored, found bool, err error) {
 	number := s.entry.number
-	for began := time.Now(); first <= last && time.Since(began) < probeTime; first++ {
+	step := uint64(1) // over damage: to look into the same block again takes as long as the first time
+	for began := time.Now(); first <= last && time.Since(began) < 4*probeTime; {
 		if d := s.knownDamage(first); d != nil {
-			first = d.Last
+			first = d.Last + 1
 			continue
 		}
 		at := last
@@ -299,6 +303,8 @@ func (s *store) firstFrom(first, last uint64) (r stored, found bool, err error) 
 		case at < last:
 			first = at
 		}
+		first += step
+		step *= 2
 	}
 	return r, false, nil
 }
@@ -334,6 +340,9 @@ func (s *store) search(reached func(stored) bool) (uint64, error) {
 func (s *store) ReadKey(ctx context.Context, key string, from uint64, limit int, reverse bool) ([]eventlog.Record, error) {
 	records, err := read(ctx, s.engine, func() (records []eventlog.Record, err error) {
 		err = s.find(hashOf(key), from, reverse, func(sequence uint64) (more bool, err error) {
+			if s.knownDamage(sequence) != nil {
+				return false, &eventlog.DamagedError{Log: s.name, First: sequence, Last: sequence, Err: errKnown}
+			}
 			p, err := s.probe(sequence) // none when it was removed
 			var gone *eventlog.TruncatedError
 			switch {
