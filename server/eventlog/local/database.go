@@ -39,7 +39,8 @@ func (e *Engine) createDatabase() error {
 	return e.dir.root.Sync()
 }
 
-// openDatabase opens the database of that name. Where Pebble stops for good, the
+// openDatabase opens the database of that name. Who only reads finds the rest of
+// the write-ahead log where the database says. Where Pebble stops for good, the
 // error says why.
 func (e *Engine) openDatabase(name string, readOnly bool) (db *pebble.DB, err error) {
 	o := e.pebbleOptions(readOnly)
@@ -49,6 +50,10 @@ func (e *Engine) openDatabase(name string, readOnly bool) (db *pebble.DB, err er
 		defer close(done)
 		defer func() { err = recovered(recover(), err) }()
 		db, err = pebble.Open(e.dir.file(name), o)
+		if elsewhere := new(pebble.ErrMissingWALRecoveryDir); readOnly && errors.As(err, elsewhere) {
+			o.WALRecoveryDirs = append(o.WALRecoveryDirs, wal.Dir{FS: vfs.Default, Dirname: elsewhere.Dir})
+			db, err = pebble.Open(e.dir.file(name), o)
+		}
 	}()
 	select {
 	case <-done:

@@ -477,6 +477,14 @@ func TestFailoverDirectoryIsGone(t *testing.T) {
 	if err == nil || errors.As(err, new(*eventlog.DataLossError)) || !strings.Contains(err.Error(), other) {
 		t.Errorf("Open() without wal_failover_dir = %v, want an error that names it", err)
 	}
+	r, err := OpenReadOnly(t.Context(), cfg)
+	if err != nil {
+		t.Fatalf("OpenReadOnly() without wal_failover_dir = %v", err)
+	}
+	if l := openLog(t, r, eventlog.LogConfig{Name: "A"}); l.Durable() != 5 {
+		t.Errorf("%d records for who only reads, want 5", l.Durable())
+	}
+	closeEngine(t, r)
 	cfg.WALFailoverDir = other
 	if l := openLog(t, openAt(t, cfg), eventlog.LogConfig{Name: "A"}); l.Durable() != 5 {
 		t.Errorf("%d records with wal_failover_dir, want 5", l.Durable())
