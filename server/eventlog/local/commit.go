@@ -53,6 +53,7 @@ type identity struct {
 type change struct {
 	store   *store
 	touched bool
+	removes bool           // records that readers may have in memory
 	state   state          // afterwards
 	view    eventlog.State // the same, for readers
 	sum     uint32

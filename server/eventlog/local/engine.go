@@ -221,7 +221,14 @@ func (e *Engine) Close(ctx context.Context) error {
 			return fmt.Errorf("finish reads: %w", ctx.Err())
 		}
 	}
-	return e.closeFiles()
+	done := make(chan error, 1) // nobody may be there any more
+	go func() { done <- e.closeFiles() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("close the database: %w", ctx.Err())
+	}
 }
 
 func (e *Engine) closeFiles() error {

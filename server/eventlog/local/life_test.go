@@ -130,6 +130,52 @@ func TestCloseAfterFailure(t *testing.T) {
 	}
 }
 
+// TestCloseOnAHungDisk closes an engine whose disk takes no write.
+func TestCloseOnAHungDisk(t *testing.T) {
+	e, l, disk := openFaulty(t, Config{})
+	appendN(t, l, 3)
+	hang := make(chan struct{})
+	defer close(hang)
+	disk.set(func(op errorfs.Op) error {
+		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			<-hang
+		}
+		return nil
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	closed := make(chan error, 1)
+	go func() { closed <- e.Close(ctx) }()
+	select {
+	case err := <-closed:
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Close() = %v, want DeadlineExceeded", err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("Close() waits for ever")
+	}
+}
+
+// TestAbandonedTrim has nobody wait for a trim any more when it is made: what it
+// removes is not shown.
+func TestAbandonedTrim(t *testing.T) {
+	e, l, disk := openFaulty(t, Config{CommitTimeout: 100 * time.Millisecond})
+	defer func() { closeEngine(t, e) }()
+	release := disk.hangSyncs()
+	if _, err := l.Append(t.Context(), eventlog.Record{Subject: "s"}); !errors.Is(err, eventlog.ErrUnavailable) {
+		t.Errorf("Append() = %v, want ErrUnavailable", err)
+	}
+	if err := l.Trim(t.Context(), 2); !errors.Is(err, eventlog.ErrUnavailable) {
+		t.Errorf("Trim() = %v, want ErrUnavailable", err)
+	}
+	release()
+	eventually(t, func() bool { return l.State().First == 2 })
+	eventually(t, func() bool { return l.Durable() == 1 })
+	if _, err := l.Get(t.Context(), 1); !errors.Is(err, eventlog.ErrNotFound) {
+		t.Errorf("Get(1) = %v after it was removed, want ErrNotFound", err)
+	}
+}
+
 // TestReadsAtClose has reads wait for others when the engine closes.
 func TestReadsAtClose(t *testing.T) {
 	e := openAt(t, Config{Dir: t.TempDir()})

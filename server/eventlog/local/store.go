@@ -144,6 +144,9 @@ func (s *store) publish(c *change) {
 	if l == nil {
 		return
 	}
+	if c.removes { // whoever asked for it may have left
+		l.Forget()
+	}
 	l.Advance(c.records, c.state.last)
 	if cfg := l.Config(); cfg.DropOldest && cfg.MaxBytes > 0 && c.view.Bytes > uint64(cfg.MaxBytes) {
 		s.engine.sweepSoon()
@@ -212,7 +215,7 @@ func (s *store) delete(g *group, sequence uint64) error {
 	s.forgetDamage(sequence, sequence)
 	must(g.batch.Set(sequenceKey(keyDeleted, s.entry.number, sequence), binary.BigEndian.AppendUint64(nil, size), nil))
 	must(g.batch.Delete(sequenceKey(keyRecord, s.entry.number, sequence), nil))
-	c.touched = true
+	c.touched, c.removes = true, true
 	s.deleted++
 	s.deletedBytes += size
 	return failpoint.Hit("during-delete")
@@ -257,7 +260,7 @@ func (s *store) trim(g *group, sequence uint64) error {
 	s.deletedBytes -= min(s.deletedBytes, deletedBytes)
 	s.first.Store(sequence) // readers must know before the records are gone
 	s.forgetDamage(0, sequence-1)
-	c.touched, c.state.first = true, sequence
+	c.touched, c.removes, c.state.first = true, true, sequence
 	number := s.entry.number
 	for _, kind := range []byte{keyRecord, keyDeleted, keyLost} { // no lost range goes beyond sequence
 		must(g.batch.DeleteRange(logKey(kind, number), sequenceKey(kind, number, sequence), nil))
