@@ -108,10 +108,10 @@ func (s *store) forget(g *group, at int64) {
 // widen gives the identities buckets of another width. It is the writer's.
 func (s *store) widen(g *group, width int64) error {
 	lower, upper := logKey(keyIdentity, s.entry.number), logKey(keyIdentity, s.entry.number+1)
+	old := s.entry.window
 	s.entry.window = width
 	must(g.batch.Set(nameKey(s.name), s.entry.encode(), nil))
 	must(g.batch.DeleteRange(lower, upper, nil))
-	g.of(s).touched = true
 	err := s.engine.each(lower, upper, func(iter *pebble.Iterator) error {
 		k, v := iter.Key(), iter.Value()
 		at := int64(binary.BigEndian.Uint64(v[8:])) //nolint:gosec // as it was encoded
@@ -119,7 +119,13 @@ func (s *store) widen(g *group, width int64) error {
 	})
 	if isDamage(err) {
 		s.engine.reportIdentities(err)
-		return nil
+		err = nil
 	}
-	return err
+	if err != nil { // or those that were not read would go
+		s.entry.window = old
+		g.batch.Reset()
+		return err
+	}
+	g.of(s).touched = true
+	return nil
 }

@@ -389,6 +389,41 @@ func TestTrimErrors(t *testing.T) {
 	}
 }
 
+// TestWidenErrors has the disk fail at any read while a log gets a much longer
+// window: no identity is forgotten.
+func TestWidenErrors(t *testing.T) {
+	e, l, _ := openFaulty(t, Config{})
+	appendN(t, l, 1000)
+	closeEngine(t, e)
+	disk := &faulty{}
+	e = openAt(t, Config{Dir: e.cfg.Dir, tune: disk.tune})
+	failures := 0
+	for n := int64(0); ; n++ {
+		var reads atomic.Int64
+		disk.set(func(op errorfs.Op) error {
+			if op.Kind == errorfs.OpFileReadAt && strings.HasSuffix(op.Path, ".sst") && reads.Add(1) > n {
+				return syscall.EIO
+			}
+			return nil
+		})
+		var err error
+		if l, err = e.Log(t.Context(), eventlog.LogConfig{Name: "EVENTS", DedupeWindow: 24 * time.Hour}); err == nil {
+			break
+		}
+		failures++
+	}
+	disk.set(nil)
+	if failures == 0 {
+		t.Fatal("the fault did not happen")
+	}
+	for i := 1; i <= 1000; i += 13 {
+		a, err := l.Append(t.Context(), eventlog.Record{Subject: "s", ID: fmt.Sprint("id", i)})
+		if err != nil || !a.Duplicate {
+			t.Fatalf("the twin of %d = %+v, %v, after %d failures", i, a, err, failures)
+		}
+	}
+}
+
 // TestHealthOfBackgroundWork has flushes fail while compactions succeed.
 func TestHealthOfBackgroundWork(t *testing.T) {
 	e := openAt(t, Config{Dir: t.TempDir()})
