@@ -20,13 +20,14 @@ import (
 // Open opens the logs in a data directory, and makes the directory when it is
 // missing. What is there is looked at without changing anything first: an
 // *eventlog.DataLossError says that it is less than was acknowledged, or
-// damaged, and then no file has changed.
-func Open(ctx context.Context, cfg Config) (*Engine, error) {
+// damaged, and then no file has changed. What takes long is the database, which
+// knows no context.
+func Open(_ context.Context, cfg Config) (*Engine, error) {
 	e, err := newEngine(cfg, true)
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", cfg.Dir, err)
 	}
-	if err := e.start(ctx); err != nil {
+	if err := e.start(); err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", cfg.Dir, errors.Join(err, e.closeFiles()))
 	}
 	return e, nil
@@ -85,7 +86,7 @@ func newEngine(cfg Config, create bool) (*Engine, error) {
 }
 
 // start checks what is there, opens it for writing, and begins to work.
-func (e *Engine) start(ctx context.Context) error {
+func (e *Engine) start() error {
 	places, err := readMarks(e.dir.file(markName))
 	if err != nil {
 		return err
@@ -142,7 +143,6 @@ func (e *Engine) start(ctx context.Context) error {
 	e.every(markInterval, e.syncMarks)
 	e.workers.Go(e.writer)
 	e.workers.Go(e.syncer)
-	_ = ctx // what takes long is Pebble's, which knows no context
 	return nil
 }
 
