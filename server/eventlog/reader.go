@@ -52,7 +52,7 @@ func (r *Reader) Next(ctx context.Context, limit int) ([]Record, error) {
 		if err != nil {
 			return nil, err
 		}
-		limit = int(min(uint64(max(limit, 1)), durable-r.position, maxRead)) //nolint:gosec // at most maxRead
+		limit = int(min(uint64(max(limit, 1)), durable-r.position, maxRead))
 		records := r.log.recent(r.position+1, limit, durable)
 		through := r.position + uint64(len(records))
 		if records == nil {
@@ -81,7 +81,7 @@ func (r *Reader) Next(ctx context.Context, limit int) ([]Record, error) {
 func (l *Log) Scan(ctx context.Context, first, last uint64, visit func(Record) error) error {
 	r := l.Read(max(first, 1))
 	for r.position < last {
-		records, err := r.Next(ctx, int(min(last-r.position, maxBatch))) //nolint:gosec // at most maxBatch
+		records, err := r.Next(ctx, int(min(last-r.position, maxBatch)))
 		var gone *TruncatedError
 		switch {
 		case errors.As(err, &gone):
@@ -172,7 +172,7 @@ func (l *Log) Last(ctx context.Context, n int) ([]Record, error) {
 	var found []Record
 	end := l.Durable()
 	for first := l.State().First; len(found) < n && end >= first && end > 0; {
-		from := max(first, end-min(uint64(max(n-len(found), 64)), end)+1) //nolint:gosec // not negative
+		from := max(first, end-min(uint64(max(n-len(found), 64)), end)+1)
 		var part []Record
 		err := l.Scan(ctx, from, end, func(r Record) error {
 			part = append(part, r)

@@ -67,19 +67,14 @@ const auditEvery = 1024
 
 // each calls visit for all keys of one kind of the log, and passes over damage.
 func (a *audit) each(ctx context.Context, kind byte, visit func(*pebble.Iterator)) error {
-	number := a.store.entry.number
-	iter, err := a.store.engine.db.NewIter(&pebble.IterOptions{LowerBound: logKey(kind, number), UpperBound: logKey(kind, number+1)})
-	if err != nil {
-		return err
-	}
-	n := 0
-	for iter.First(); iter.Valid(); iter.Next() {
+	number, n := a.store.entry.number, 0
+	err := a.store.engine.each(logKey(kind, number), logKey(kind, number+1), func(iter *pebble.Iterator) error {
 		if n++; n%auditEvery == 0 && ctx.Err() != nil {
-			break
+			return ctx.Err()
 		}
 		visit(iter)
-	}
-	err = closeIter(iter, ctx.Err())
+		return nil
+	})
 	if isDamage(err) {
 		a.problems = append(a.problems, fmt.Sprintf("what leads to its records (%c) is damaged: %v", kind, err))
 		return nil
@@ -99,7 +94,7 @@ func (a *audit) records(ctx context.Context) error {
 			return
 		}
 		sequence := sequenceOf(iter.Key())
-		if _, err := decodeRecord(sequence, v); err != nil {
+		if _, err := decodeRecord(sequence, v, ""); err != nil {
 			return // who reads the content says so
 		}
 		flags, rest := v[20], v[recordHead:]

@@ -2,9 +2,7 @@ package local
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -42,6 +40,7 @@ type group struct {
 	records int
 	ids     map[identity]uint64 // sequences of what the batch appends
 	dropped []*store
+	applied bool // the batch is Pebble's
 }
 
 // An identity is an ID within a log.
@@ -54,6 +53,7 @@ type identity struct {
 type change struct {
 	store   *store
 	touched bool
+	removes bool           // records that readers may have in memory
 	state   state          // afterwards
 	view    eventlog.State // the same, for readers
 	sum     uint32
@@ -108,25 +108,20 @@ func (e *Engine) submit(ctx context.Context, o *op) error {
 // writer applies what is submitted, until the engine closes.
 func (e *Engine) writer() {
 	defer close(e.groups)
-	for {
+	for e.closedErr() == nil {
+		var o *op
 		select {
-		case o := <-e.ops:
-			for o != nil {
-				o = e.write(o)
-			}
+		case o = <-e.ops:
 		case <-e.over:
-			return
 		case <-e.closing:
-			for {
-				select {
-				case o := <-e.ops:
-					for o != nil {
-						o = e.write(o)
-					}
-				default:
-					return
-				}
+			select {
+			case o = <-e.ops:
+			default:
+				return
 			}
+		}
+		for o != nil {
+			o = e.write(o)
 		}
 	}
 }
@@ -160,7 +155,7 @@ func (e *Engine) write(o *op) (next *op) {
 			c.view = c.store.view()
 		}
 	}
-	if err := e.apply(g.batch); err != nil {
+	if err := e.apply(g); err != nil {
 		e.fail(err)
 		return nil
 	}
@@ -171,21 +166,16 @@ func (e *Engine) write(o *op) (next *op) {
 	return next
 }
 
-// add puts o into g, or answers it when it changes nothing.
+// add puts o into g. What changes nothing is answered with g, too: the answer
+// follows from changes that are not durable before.
 func (e *Engine) add(g *group, o *op) {
-	if o.abandoned.Load() {
+	switch {
+	case o.abandoned.Load():
 		return
-	}
-	var err error
-	if o.do != nil {
-		err = o.do(g, o)
-	} else {
-		err = o.store.append(g, o)
-	}
-	if err != nil {
-		o.err = err
-		close(o.done)
-		return
+	case o.do != nil:
+		o.err = o.do(g, o)
+	default:
+		o.err = o.store.append(g, o)
 	}
 	g.ops = append(g.ops, o)
 }
@@ -193,22 +183,31 @@ func (e *Engine) add(g *group, o *op) {
 // apply hands a batch to Pebble, which writes it to the write-ahead log and
 // lets the database show it; it is not durable yet. Pebble may panic where it
 // can write no more, and its commit pipeline is dead then.
-func (e *Engine) apply(b *pebble.Batch) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("apply a batch: %v", p)
-		}
-	}()
-	if b.Empty() {
+func (e *Engine) apply(g *group) (err error) {
+	defer func() { err = recovered(recover(), err) }()
+	if g.batch.Empty() {
 		return nil
 	}
 	if err := failpoint.Hit("before-apply"); err != nil {
 		return err
 	}
-	if err := e.db.ApplyNoSyncWait(b, pebble.Sync); err != nil {
+	if err := e.db.ApplyNoSyncWait(g.batch, pebble.Sync); err != nil {
 		return fmt.Errorf("apply a batch: %w", err)
 	}
+	g.applied = true // Pebble may have taken what was in the batch, so that it looks empty
 	return failpoint.Hit("after-apply-before-sync")
+}
+
+// recovered returns what Pebble has panicked with, or else err.
+func recovered(p any, err error) error {
+	switch p := p.(type) {
+	case nil:
+		return err
+	case error:
+		return fmt.Errorf("the database has panicked: %w", p)
+	default:
+		return fmt.Errorf("the database has panicked: %v", p)
+	}
 }
 
 // syncer makes groups durable and answers, in order, until the writer has ended.
@@ -226,7 +225,7 @@ func (e *Engine) syncer() {
 // finish waits until g is durable, and answers those who wait for it.
 func (e *Engine) finish(g *group) error {
 	began := time.Now()
-	if !g.batch.Empty() {
+	if g.applied {
 		if err := g.batch.SyncWait(); err != nil {
 			return fmt.Errorf("sync the write-ahead log: %w", err)
 		}
@@ -243,7 +242,11 @@ func (e *Engine) finish(g *group) error {
 		if err := failpoint.Hit("during-mark-write"); err != nil {
 			return err
 		}
-		if err := e.marks.write(c.store.entry.slot, c.mark(now)); err != nil {
+		err := e.marks.write(c.store.entry.slot, c.mark(now))
+		if err == nil && c.state.changes == 1 { // a new log: without a mark, any further change would look like a loss
+			err = e.marks.sync()
+		}
+		if err != nil {
 			return err
 		}
 		c.store.publish(c)
@@ -273,148 +276,4 @@ func (c *change) mark(now int64) mark {
 		m.flags = markRemoved
 	}
 	return m
-}
-
-// append puts a record into g, unless it is there already. It is the writer's.
-func (s *store) append(g *group, o *op) error {
-	if s.gone {
-		return eventlog.ErrClosed
-	}
-	c := g.of(s)
-	r := &stored{Record: o.record, total: c.state.total}
-	if r.Sequence > 0 && r.Sequence != c.state.last+1 {
-		return eventlog.ErrConflict
-	}
-	at := max(g.now, c.state.time)
-	if r.ID != "" {
-		s.forget(g, at)
-		r.id = hashOf(r.ID)
-		first, found, err := s.lookUp(g, r.id, at)
-		if err != nil {
-			return err
-		}
-		if found {
-			o.outcome = eventlog.Appended{Sequence: first, Duplicate: true}
-			return nil
-		}
-	}
-	if r.Key != "" {
-		r.key = hashOf(r.Key)
-	}
-	size := recordSize(&r.Record)
-	if s.cfg.MaxBytes > 0 && !s.cfg.DropOldest && s.held(c.state.total)+uint64(size) > uint64(s.cfg.MaxBytes) { //nolint:gosec // not negative
-		return fmt.Errorf("%w: log %s holds its max_bytes", eventlog.ErrFull, s.name)
-	}
-	r.Sequence, r.Time = c.state.last+1, time.Unix(0, at).UTC()
-	if c.state.first > c.state.last { // the log is empty
-		s.base, s.since = c.state.total, r.Time
-	}
-	s.put(g, r, size)
-	c.touched = true
-	c.state.last, c.state.time = r.Sequence, at
-	c.state.total += uint64(size) //nolint:gosec // not negative
-	c.sum = r.sum
-	c.records = append(c.records, eventlog.Record{Sequence: r.Sequence, Time: r.Time, Subject: r.Subject, Data: r.Data})
-	g.records++
-	o.outcome = eventlog.Appended{Sequence: r.Sequence}
-	return nil
-}
-
-// put writes a record and what leads to it to the group's batch.
-func (s *store) put(g *group, r *stored, size int) {
-	number := s.entry.number
-	set := g.batch.SetDeferred(len(sequenceKey(keyRecord, number, r.Sequence)), size)
-	copy(set.Key, sequenceKey(keyRecord, number, r.Sequence))
-	encodeRecord(set.Value, r)
-	r.sum = binary.BigEndian.Uint32(set.Value)
-	must(set.Finish())
-	if r.ID != "" {
-		var v [16]byte
-		binary.BigEndian.PutUint64(v[:], r.Sequence)
-		binary.BigEndian.PutUint64(v[8:], uint64(r.Time.UnixNano())) //nolint:gosec // as it is decoded
-		must(g.batch.Set(identityKey(number, s.bucket(r.Time.UnixNano()), r.id), v[:], nil))
-		if g.ids == nil {
-			g.ids = make(map[identity]uint64)
-		}
-		g.ids[identity{number, r.id}] = r.Sequence
-	}
-	if r.Key != "" {
-		must(g.batch.Set(indexKey(number, r.key, r.Sequence), nil, nil))
-	}
-}
-
-// bucket returns the bucket of identities of a time.
-func (s *store) bucket(at int64) uint64 {
-	return uint64(max(0, at) / s.entry.window) //nolint:gosec // not negative
-}
-
-// lookUp returns the sequence of the record that was appended under id within
-// the dedupe window before the time at.
-func (s *store) lookUp(g *group, id [hashBytes]byte, at int64) (sequence uint64, found bool, err error) {
-	if sequence, found = g.ids[identity{s.entry.number, id}]; found {
-		return sequence, true, nil
-	}
-	newest, oldest := s.bucket(at), s.bucket(at-int64(s.cfg.DedupeWindow))
-	for b := newest; ; b-- {
-		v, err := s.engine.lookUp(identityKey(s.entry.number, b, id))
-		if err != nil {
-			return 0, false, fmt.Errorf("%w: look up an identity: %w", eventlog.ErrUnavailable, err)
-		}
-		if len(v) == 16 && at-int64(binary.BigEndian.Uint64(v[8:])) < int64(s.cfg.DedupeWindow) { //nolint:gosec // as it was encoded
-			return binary.BigEndian.Uint64(v), true, nil
-		}
-		if b == oldest {
-			return 0, false, nil
-		}
-	}
-}
-
-// lookUp returns what stands under the key of an identity; nil for nothing.
-//
-// Damage there stops no callback: the vendor would not send it again, and a
-// record that is stored twice is the lesser evil. Damaged filters are passed by,
-// and written anew in the background.
-func (e *Engine) lookUp(key []byte) ([]byte, error) {
-	if !e.unfiltered.Load() {
-		v, closer, err := e.db.Get(key)
-		switch {
-		case err == nil:
-			return slices.Clone(v), closer.Close()
-		case isNotFound(err):
-			return nil, nil
-		case !isDamage(err):
-			return nil, err
-		}
-		e.unfiltered.Store(true)
-		e.background.Go(e.rebuildFilters)
-	}
-	v, _, err := e.get(key)
-	if err != nil && isDamage(err) {
-		e.reportIdentities(err)
-		return nil, nil
-	}
-	return v, err
-}
-
-func (e *Engine) reportIdentities(err error) {
-	e.metrics.identities.Inc()
-	e.logger.Error("identities are damaged: a callback that comes again may be stored twice", "err", firstLine(err))
-}
-
-// rebuildFilters has the tables of identities written anew.
-func (e *Engine) rebuildFilters() {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	go func() {
-		select {
-		case <-e.over:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	if err := e.db.Compact(ctx, []byte{keyIdentity}, []byte{keyIdentity + 1}, false); err != nil {
-		e.logger.Warn("damaged tables of identities could not be written anew", "err", err)
-		return
-	}
-	e.unfiltered.Store(false)
 }

@@ -33,7 +33,8 @@ func TestCrashedStart(t *testing.T) {
 					images = append(images, image{disk: (&rig{disk: disk}).clone(percent), mark: mark, want: []*extent{&want}})
 				}
 			}}
-			o := (&Engine{}).pebbleOptions(false, !first)
+			o := (&Engine{}).pebbleOptions(false)
+			o.ErrorIfNotExists = !first
 			o.FS = errorfs.Wrap(disk, &record)
 			db, err := pebble.Open(filepath.Join(r.engine.cfg.Dir, databaseDir), o)
 			if err != nil {

@@ -21,6 +21,7 @@ const (
 type directory struct {
 	path string
 	root *os.File // for its free space, and to notice that it was replaced
+	log  *os.File // the directory of the database, for the same; nil until that is open
 }
 
 // errOldLayout reports a directory of the first version, which nobody released.
@@ -76,16 +77,16 @@ func (d *directory) hasDatabase() (bool, error) {
 // place than when it was opened: what is written goes into files that nobody
 // will find again.
 func (d *directory) replaced(marks *marks) error {
-	for _, f := range []*os.File{d.root, marks.file} {
-		was, err := f.Stat()
-		if err != nil {
-			return err
+	for _, f := range []*os.File{d.root, d.log, marks.file} {
+		if f == nil {
+			continue
 		}
+		was, werr := f.Stat()
 		now, err := os.Stat(f.Name())
-		if err != nil {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
 			return fmt.Errorf("the data directory has gone away: %w", err)
-		}
-		if !os.SameFile(was, now) {
+		case werr == nil && err == nil && !os.SameFile(was, now): // other errors the next write meets
 			return fmt.Errorf("the data directory was replaced: %s is not the file that was opened", f.Name())
 		}
 	}
@@ -121,11 +122,17 @@ func (d *directory) fillBallast(minFree uint64) error {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(allocate(f, int64(size)), f.Close()) //nolint:gosec // at most maxBallast
+	err = errors.Join(allocate(f, int64(size)), f.Close())
 	if err != nil {
 		err = errors.Join(err, d.dropBallast())
 	}
 	return err
 }
 
-func (d *directory) close() error { return d.root.Close() }
+func (d *directory) close() error {
+	err := d.root.Close()
+	if d.log != nil {
+		err = errors.Join(err, d.log.Close())
+	}
+	return err
+}

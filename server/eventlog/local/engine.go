@@ -22,8 +22,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -104,12 +102,13 @@ type Engine struct {
 	sweep  chan struct{} // size 1: a log is over its bounds
 
 	started    time.Time
-	applying   atomic.Int64 // since when, by uptime, the writer works on its group; 0 when idle
-	syncing    atomic.Int64 // since when the syncer's group is under way; 0 when idle
-	short      atomic.Bool  // the disk has less than MinFree left
-	unfiltered atomic.Bool  // a filter of the identities is damaged
-	sick       atomic.Pointer[error]
-	trouble    chan error // size 1: an error of the background work, for who opens
+	applying   atomic.Int64          // since when, by uptime, the writer works on its group; 0 when idle
+	syncing    atomic.Int64          // since when the syncer's group is under way; 0 when idle
+	short      atomic.Bool           // the disk has less than MinFree left
+	unfiltered atomic.Bool           // a filter of the identities is damaged
+	flushes    atomic.Pointer[error] // why they fail
+	compacts   atomic.Pointer[error] // why compactions fail
+	trouble    chan error            // size 1: an error of the background work, for who opens
 
 	closing    chan struct{} // closed when Close begins
 	over       chan struct{} // closed when nothing waits for an outcome any more
@@ -117,11 +116,12 @@ type Engine struct {
 	background sync.WaitGroup
 	workers    sync.WaitGroup // writer and syncer
 
+	opening sync.Mutex // held while a log is opened for reading only
+
 	mu     sync.Mutex
 	stores map[string]*store // all logs, by name
 	next   uint32            // number of the next log; the writer's
-	reason error             // why over is closed; set before
-	ended  bool              // over is closed
+	reason error             // why over is closed
 	closed bool              // Close has begun
 }
 
@@ -139,10 +139,12 @@ func (e *Engine) Err() error {
 			}
 		}
 	}
-	switch err := e.sick.Load(); {
-	case err != nil:
-		return fmt.Errorf("%w: %w", eventlog.ErrUnavailable, *err)
-	case e.short.Load():
+	for _, failing := range []*atomic.Pointer[error]{&e.flushes, &e.compacts} {
+		if err := failing.Load(); err != nil {
+			return fmt.Errorf("%w: %w", eventlog.ErrUnavailable, *err)
+		}
+	}
+	if e.short.Load() {
 		return fmt.Errorf("%w: the disk has less than min_free (%d bytes) left", eventlog.ErrFull, e.cfg.MinFree)
 	}
 	return nil
@@ -158,22 +160,21 @@ func (e *Engine) Failed() <-chan struct{} { return e.failed }
 // fail takes the engine out of service for good. It may be called more than
 // once; the first reason counts.
 func (e *Engine) fail(err error) {
-	if e.end(fmt.Errorf("%w: the storage has failed: %w", eventlog.ErrUnavailable, err)) {
-		close(e.failed)
-	}
+	e.end(fmt.Errorf("%w: the storage has failed: %w", eventlog.ErrUnavailable, err), true)
 }
 
-// end gives everybody who waits for an outcome an error, and reports whether
-// it was the first to do so.
-func (e *Engine) end(reason error) bool {
+// end gives everybody who waits for an outcome an error. The first reason counts.
+func (e *Engine) end(reason error, failed bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.ended {
-		return false
+	if e.reason != nil {
+		return
 	}
-	e.ended, e.reason = true, reason
+	e.reason = reason
 	close(e.over)
-	return true
+	if failed {
+		close(e.failed)
+	}
 }
 
 // why returns why nothing is taken any more.
@@ -181,137 +182,6 @@ func (e *Engine) why() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.reason
-}
-
-// Log implements eventlog.Engine.
-func (e *Engine) Log(ctx context.Context, cfg eventlog.LogConfig) (*eventlog.Log, error) {
-	if cfg.DedupeWindow == 0 {
-		cfg.DedupeWindow = defaultWindow
-	}
-	s, err := e.store(ctx, cfg)
-	if err == nil {
-		err = s.open(ctx, cfg)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open log %s: %w", cfg.Name, err)
-	}
-	return s.log, nil
-}
-
-// defaultWindow is how long an ID is remembered unless a log says otherwise.
-const defaultWindow = 2 * time.Minute
-
-// store returns the store of a log, and makes it when there is none.
-func (e *Engine) store(ctx context.Context, cfg eventlog.LogConfig) (*store, error) {
-	if s := e.known(cfg.Name); s != nil {
-		return s, nil
-	}
-	if e.marks == nil {
-		return nil, eventlog.ErrNotFound
-	}
-	bounded, cancel := context.WithTimeout(ctx, e.cfg.CommitTimeout)
-	defer cancel()
-	create := &op{do: func(g *group, _ *op) error { return e.create(g, cfg) }}
-	if err := e.submit(bounded, create); err != nil {
-		return nil, err
-	}
-	// Of a log that has records but no mark nobody can tell whether it is whole.
-	if err := e.syncMark(bounded); err != nil {
-		return nil, err
-	}
-	return e.known(cfg.Name), nil
-}
-
-func (e *Engine) known(name string) *store {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.stores[name]
-}
-
-// create makes a log, unless somebody else just has. It is the writer's.
-func (e *Engine) create(g *group, cfg eventlog.LogConfig) error {
-	if e.known(cfg.Name) != nil {
-		return nil
-	}
-	s := &store{
-		engine: e,
-		name:   cfg.Name,
-		entry:  logEntry{number: e.next, slot: e.marks.free(), epoch: newEpoch(), window: int64(max(cfg.DedupeWindow, minBucket))},
-		next:   state{first: 1},
-	}
-	s.first.Store(1)
-	e.next++
-	must(g.batch.Set([]byte{keyNext}, s.entry.encode()[:4], nil))
-	must(g.batch.Set(nameKey(s.name), s.entry.encode(), nil))
-	g.of(s).touched = true
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.stores[s.name] = s
-	return nil
-}
-
-// Remove implements eventlog.Engine. The mark says first that the log may be
-// gone, or a crash in between would look like a loss.
-func (e *Engine) Remove(ctx context.Context, name string) error {
-	s := e.known(name)
-	if s == nil {
-		return nil
-	}
-	bounded, cancel := context.WithTimeout(ctx, e.cfg.CommitTimeout)
-	defer cancel()
-	s.removing.Store(true)
-	flagged := &op{do: func(g *group, _ *op) error {
-		g.of(s).touched = true
-		return nil
-	}}
-	if err := e.submit(bounded, flagged); err != nil {
-		return fmt.Errorf("remove log %s: %w", name, err)
-	}
-	err := e.syncMark(bounded)
-	if err == nil {
-		err = e.submit(bounded, &op{do: func(g *group, _ *op) error { return e.drop(g, s) }})
-	}
-	if err != nil {
-		return fmt.Errorf("remove log %s: %w", name, err)
-	}
-	if s.log != nil {
-		s.log.Close()
-	}
-	return nil
-}
-
-// syncMark makes the marks durable, or returns when ctx ends.
-func (e *Engine) syncMark(ctx context.Context) error {
-	_, err := read(ctx, e, func() (struct{}, error) { return struct{}{}, e.syncMarks() })
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("%w: the mark is not on stable storage in time: %w", eventlog.ErrUnavailable, err)
-	}
-	return err
-}
-
-// drop removes a log. It is the writer's.
-func (e *Engine) drop(g *group, s *store) error {
-	if e.known(s.name) != s {
-		return nil
-	}
-	must(g.batch.Delete(nameKey(s.name), nil))
-	must(g.batch.Delete(logKey(keyState, s.entry.number), nil))
-	for _, kind := range []byte{keyRecord, keyDeleted, keyLost, keyIdentity, keyIndex} {
-		must(g.batch.DeleteRange(logKey(kind, s.entry.number), logKey(kind, s.entry.number+1), nil))
-	}
-	s.gone = true
-	g.dropped = append(g.dropped, s)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	delete(e.stores, s.name)
-	return nil
-}
-
-// Logs implements eventlog.Engine.
-func (e *Engine) Logs(context.Context) ([]string, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return slices.Sorted(maps.Keys(e.stores)), nil
 }
 
 // Close implements eventlog.Engine. After a failure it closes no file: Pebble
@@ -325,21 +195,25 @@ func (e *Engine) Close(ctx context.Context) error {
 		return nil
 	}
 	close(e.closing)
+	var err error
+	select {
+	case <-e.failed:
+	case <-wait(&e.workers): // they finish what is under way
+	case <-ctx.Done():
+		err = fmt.Errorf("finish appends: %w", ctx.Err())
+	}
+	e.end(eventlog.ErrClosed, false)
+	for _, s := range e.opened() {
+		s.opened().Close()
+	}
 	select {
 	case <-e.failed:
 		return e.why()
-	case <-wait(&e.workers): // they finish what is under way
-	case <-ctx.Done():
-		return fmt.Errorf("finish appends: %w", ctx.Err())
+	default:
 	}
-	e.end(eventlog.ErrClosed)
-	e.mu.Lock()
-	for _, s := range e.stores {
-		if s.log != nil {
-			s.log.Close()
-		}
+	if err != nil {
+		return err
 	}
-	e.mu.Unlock()
 	select {
 	case <-wait(&e.background):
 	case <-ctx.Done():
@@ -352,7 +226,14 @@ func (e *Engine) Close(ctx context.Context) error {
 			return fmt.Errorf("finish reads: %w", ctx.Err())
 		}
 	}
-	return e.closeFiles()
+	done := make(chan error, 1) // nobody may be there any more
+	go func() { done <- e.closeFiles() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("close the database: %w", ctx.Err())
+	}
 }
 
 func (e *Engine) closeFiles() error {
@@ -392,6 +273,8 @@ func read[T any](ctx context.Context, e *Engine, fn func() (T, error)) (T, error
 	}
 	select {
 	case e.reads <- struct{}{}:
+	case <-e.closing:
+		return none, eventlog.ErrClosed
 	case <-ctx.Done():
 		return none, ctx.Err()
 	}
@@ -414,9 +297,12 @@ func read[T any](ctx context.Context, e *Engine, fn func() (T, error)) (T, error
 	}
 }
 
-// must is for errors that cannot be: a batch in memory takes what it is given.
-func must(err error) {
-	if err != nil {
-		panic(err) //nolint:forbidigo // a bug in the caller
+// closedErr returns why the engine takes nothing any more; nil while it does.
+func (e *Engine) closedErr() error {
+	select {
+	case <-e.over:
+		return e.why()
+	default:
+		return nil
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -208,10 +209,10 @@ func TestHungDisk(t *testing.T) {
 // TestReadErrors has the disk fail to read: no read is shorter for it, no twin is
 // stored, and afterwards everything is there.
 func TestReadErrors(t *testing.T) {
-	e, l, disk := openFaulty(t, Config{})
+	e, l, _ := openFaulty(t, Config{})
 	appendN(t, l, 2000)
 	closeEngine(t, e)
-	e, l, disk = openFaulty(t, Config{Dir: e.cfg.Dir}) // what was written is in tables now
+	e, l, disk := openFaulty(t, Config{Dir: e.cfg.Dir}) // what was written is in tables now
 	defer func() { closeEngine(t, e) }()
 	disk.set(of(".sst", syscall.EIO, errorfs.OpFileReadAt, errorfs.OpFileRead, errorfs.OpOpen))
 	seen := uint64(0)
@@ -280,20 +281,72 @@ func TestDamagedIdentities(t *testing.T) {
 	disk.set(nil)
 }
 
-// TestReplacedDirectory moves the data directory away under a running engine.
+// TestReplacedDirectory moves the data directory, or a part of it, away under a
+// running engine.
 func TestReplacedDirectory(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "data")
-	e, l, _ := openFaulty(t, Config{Dir: dir})
-	appendN(t, l, 3)
-	if err := os.Rename(dir, dir+".away"); err != nil {
+	for _, part := range []string{"", databaseDir, markName} {
+		t.Run(part, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "data")
+			e, l, _ := openFaulty(t, Config{Dir: dir})
+			appendN(t, l, 3)
+			if err := os.Rename(filepath.Join(dir, part), filepath.Join(filepath.Dir(dir), "away")); err != nil {
+				t.Fatal(err)
+			}
+			<-e.Failed()
+			if err := e.Err(); !strings.Contains(err.Error(), "the data directory") {
+				t.Errorf("Err() = %v, want the cause", err)
+			}
+			if _, err := l.Append(t.Context(), eventlog.Record{Subject: "s"}); !errors.Is(err, eventlog.ErrUnavailable) {
+				t.Errorf("Append() = %v, want ErrUnavailable", err)
+			}
+		})
+	}
+}
+
+// TestLinkedDirectory has the data directory be a link, given as a relative path:
+// it is not taken for one that was replaced.
+func TestLinkedDirectory(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := errors.Join(os.Mkdir("there", 0o700), os.Symlink("there", "data")); err != nil {
 		t.Fatal(err)
 	}
-	<-e.Failed()
-	if err := e.Err(); !strings.Contains(err.Error(), "the data directory") {
-		t.Errorf("Err() = %v, want the cause", err)
+	e := openAt(t, Config{Dir: "data"})
+	for range 3 {
+		e.watch()
 	}
-	if _, err := l.Append(t.Context(), eventlog.Record{Subject: "s"}); !errors.Is(err, eventlog.ErrUnavailable) {
-		t.Errorf("Append() = %v, want ErrUnavailable", err)
+	if err := e.Err(); err != nil {
+		t.Errorf("Err() = %v", err)
+	}
+	closeEngine(t, e)
+}
+
+// TestSalvageTwice accepts the loss of the same file a second time: the first
+// copy stays.
+func TestSalvageTwice(t *testing.T) {
+	e := openAt(t, Config{Dir: t.TempDir()})
+	appendN(t, openLog(t, e, eventlog.LogConfig{Name: "EVENTS"}), 100)
+	dir := kill(t, e)
+	logs, err := filepath.Glob(filepath.Join(dir, databaseDir, "*.log"))
+	if err != nil || len(logs) == 0 {
+		t.Fatal("no write-ahead log: ", err)
+	}
+	e = &Engine{cfg: Config{WALFailoverDir: filepath.Join(dir, "gone")}, logger: slog.New(slog.DiscardHandler)}
+	if e.dir, err = openDirectory(dir, false); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = e.dir.close() }()
+	for n, at := range []int{30_000, 20_000} {
+		data, err := os.ReadFile(logs[len(logs)-1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		data[at] ^= 1
+		if err := errors.Join(os.WriteFile(logs[len(logs)-1], data, 0o600), e.salvage()); err != nil {
+			t.Fatalf("salvage() = %v", err)
+		}
+		if kept, err := filepath.Glob(filepath.Join(dir, damagedDir, "*")); err != nil || len(kept) != n+1 {
+			t.Errorf("kept %v, %v, want %d files", kept, err, n+1)
+		}
 	}
 }
 

@@ -172,7 +172,7 @@ func TestFlippedBits(t *testing.T) {
 	if n := os.Getenv("FLIPS"); n != "" {
 		fmt.Sscan(n, &flips)
 	}
-	seed := uint64(time.Now().UnixNano()) //nolint:gosec // any will do
+	seed := uint64(time.Now().UnixNano())
 	if s := os.Getenv("SEED"); s != "" {
 		fmt.Sscan(s, &seed)
 	}

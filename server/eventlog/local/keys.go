@@ -39,11 +39,15 @@ const indexBits = 20
 // collide by chance, and nobody gains by making them.
 const hashBytes = 16
 
+// maxKey is the length of the longest key of one record, and one for a bound.
+const maxKey = 1 + 4 + 8 + hashBytes + 8 + 1
+
 func nameKey(name string) []byte { return append([]byte{keyName}, name...) }
 
 // logKey returns the key that begins all of one kind of one log.
 func logKey(kind byte, number uint32) []byte {
-	return binary.BigEndian.AppendUint32([]byte{kind}, number)
+	key := make([]byte, 0, maxKey) // the rest is appended in place
+	return binary.BigEndian.AppendUint32(append(key, kind), number)
 }
 
 func sequenceKey(kind byte, number uint32, sequence uint64) []byte {

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -64,10 +66,39 @@ func kill(t testing.TB, e *Engine) string {
 	e.fail(errKilled)
 	e.background.Wait()
 	e.workers.Wait()
-	dir := t.TempDir()
-	copyDir(t, dir, e.cfg.Dir)
+	dir := ""
+	for before := ""; before == "" || before != listing(t, e.cfg.Dir); { // compactions go on meanwhile
+		before = listing(t, e.cfg.Dir)
+		dir = t.TempDir()
+		copyDir(t, dir, e.cfg.Dir)
+	}
+	_ = e.Close(t.Context()) // it closes no file
+	for range cap(e.reads) {
+		e.reads <- struct{}{}
+	}
 	_ = errors.Join(e.closeFiles(), os.RemoveAll(e.cfg.Dir)) // nobody looks at it again
 	return dir
+}
+
+// listing returns the names and sizes of all files.
+func listing(t testing.TB, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		fmt.Fprintln(&b, path, info.Size())
+		return err
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return b.String()
 }
 
 // copyDir copies a data directory. What is only room in a file stays room.

@@ -112,12 +112,29 @@ type markFile struct {
 	dirty  bool // written since the last sync
 }
 
-func openMarks(path string, places []place) (*markFile, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // our own file
+// openMarks opens the file of marks, of which places were read. The places of
+// logs are taken even where they hold no mark yet; those of removed logs are free.
+func openMarks(path string, places []place, logs map[string]*store) (*markFile, error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // our own file
 	if err != nil {
 		return nil, err
 	}
-	return &markFile{file: f, places: places}, nil
+	f := &markFile{file: file, places: places}
+	for i := range f.places {
+		f.places[i].valid = f.places[i].valid && f.places[i].mark.flags&markRemoved == 0
+	}
+	for _, s := range logs {
+		f.at(s.entry.slot).valid = true
+	}
+	return f, nil
+}
+
+// at returns a place. f.mu is held.
+func (f *markFile) at(slot uint32) *place {
+	for int(slot) >= len(f.places) {
+		f.places = append(f.places, place{})
+	}
+	return &f.places[slot]
 }
 
 // free returns a place that no log uses.
@@ -127,34 +144,18 @@ func (f *markFile) free() uint32 {
 	for i := range f.places {
 		if !f.places[i].valid {
 			f.places[i].valid = true // taken
-			return uint32(i)         //nolint:gosec // as many as there are logs
+			return uint32(i)
 		}
 	}
 	f.places = append(f.places, place{valid: true})
 	return uint32(len(f.places) - 1) //nolint:gosec // as many as there are logs
 }
 
-// take has a place be used.
-func (f *markFile) take(at uint32) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.grow(at)
-	f.places[at].valid = true
-}
-
-// grow makes a place known. f.mu is held.
-func (f *markFile) grow(at uint32) {
-	for int(at) >= len(f.places) {
-		f.places = append(f.places, place{})
-	}
-}
-
 // write writes the mark of the log at a place.
 func (f *markFile) write(at uint32, m mark) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.grow(at)
-	p := &f.places[at]
+	p := f.at(at)
 	_, err := f.file.WriteAt(m.encode(), int64(at)*markPlace+p.next*markBytes)
 	if err != nil {
 		return fmt.Errorf("write the mark: %w", err)
@@ -171,9 +172,7 @@ func (f *markFile) clear(at uint32) error {
 	if _, err := f.file.WriteAt(make([]byte, markPlace), int64(at)*markPlace); err != nil {
 		return fmt.Errorf("write the mark: %w", err)
 	}
-	if int(at) < len(f.places) {
-		f.places[at] = place{}
-	}
+	*f.at(at) = place{}
 	f.dirty = true
 	return nil
 }

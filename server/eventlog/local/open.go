@@ -7,18 +7,15 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math"
+	"os"
 	"path/filepath"
 	"slices"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/bloom"
-	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/cockroachdb/pebble/v2/wal"
 
 	"github.com/sluicegate/sluice/server/eventlog"
 )
@@ -26,13 +23,14 @@ import (
 // Open opens the logs in a data directory, and makes the directory when it is
 // missing. What is there is looked at without changing anything first: an
 // *eventlog.DataLossError says that it is less than was acknowledged, or
-// damaged, and then no file has changed.
-func Open(ctx context.Context, cfg Config) (*Engine, error) {
+// damaged, and then no file has changed. What takes long is the database, which
+// knows no context.
+func Open(_ context.Context, cfg Config) (*Engine, error) {
 	e, err := newEngine(cfg, true)
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", cfg.Dir, err)
 	}
-	if err := e.start(ctx); err != nil {
+	if err := e.start(); err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", cfg.Dir, errors.Join(err, e.closeFiles()))
 	}
 	return e, nil
@@ -46,14 +44,20 @@ func OpenReadOnly(_ context.Context, cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s: %w", cfg.Dir, err)
 	}
-	e.db, err = pebble.Open(e.dir.file(databaseDir), e.pebbleOptions(true, true))
+	exists, err := e.dir.hasDatabase()
+	if err == nil && !exists {
+		err = fmt.Errorf("it holds no log: %w", fs.ErrNotExist)
+	}
 	if err == nil {
-		err = e.load()
+		e.db, err = e.openDatabase(true, true)
+	}
+	if err == nil {
+		err = openError(e.load())
 	}
 	if err != nil {
-		return nil, fmt.Errorf("data directory %s: %w", cfg.Dir, errors.Join(openError(err), e.closeFiles()))
+		return nil, fmt.Errorf("data directory %s: %w", cfg.Dir, errors.Join(err, e.closeFiles()))
 	}
-	e.end(errors.New("eventlog: the log was opened for reading only"))
+	e.end(errors.New("eventlog: the log was opened for reading only"), false)
 	return e, nil
 }
 
@@ -85,7 +89,7 @@ func newEngine(cfg Config, create bool) (*Engine, error) {
 }
 
 // start checks what is there, opens it for writing, and begins to work.
-func (e *Engine) start(ctx context.Context) error {
+func (e *Engine) start() error {
 	first, second, err := e.readMarks()
 	if err != nil {
 		return err
@@ -113,8 +117,11 @@ func (e *Engine) start(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := e.openDatabase(ctx, exists); err != nil {
-		return openError(err)
+	if e.db, err = e.openDatabase(false, exists); err != nil {
+		return err
+	}
+	if e.dir.log, err = os.Open(e.dir.file(databaseDir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err // it is not there when a test has the database elsewhere
 	}
 	if err := e.load(); err != nil {
 		return openError(err)
@@ -135,37 +142,6 @@ func (e *Engine) start(ctx context.Context) error {
 	return nil
 }
 
-// openDatabase opens the database for writing. Pebble writes what it has replayed
-// to tables first, and tries for ever where it cannot, as on a full disk; so this
-// gives up when it has not succeeded openPatience after the first error.
-func (e *Engine) openDatabase(ctx context.Context, exists bool) (err error) {
-	opened := make(chan struct{})
-	var db *pebble.DB
-	go func() {
-		defer close(opened)
-		db, err = pebble.Open(e.dir.file(databaseDir), e.pebbleOptions(false, exists))
-	}()
-	var trouble error
-	var late <-chan time.Time // never, while all goes well
-	for {
-		select {
-		case <-opened:
-			e.db = db
-			return err
-		case cause := <-e.trouble:
-			if trouble == nil {
-				trouble, late = cause, time.After(openPatience)
-			}
-		case <-late:
-			return fmt.Errorf("replay the write-ahead log: %w", trouble)
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-const openPatience = 2 * time.Second
-
 // readMarks reads the mark in the data directory, and the one on the other disk.
 func (e *Engine) readMarks() (first, second []place, err error) {
 	if first, err = readMarks(e.dir.file(markName)); err == nil && e.cfg.WALFailoverDir != "" {
@@ -176,20 +152,17 @@ func (e *Engine) readMarks() (first, second []place, err error) {
 
 // openMarks opens them for writing.
 func (e *Engine) openMarks(first, second []place) error {
-	f, err := openMarks(e.dir.file(markName), first)
+	f, err := openMarks(e.dir.file(markName), first, e.stores)
 	if err != nil {
 		return err
 	}
 	var other *markFile
 	if e.cfg.WALFailoverDir != "" {
-		if other, err = openMarks(filepath.Join(e.cfg.WALFailoverDir, markName), second); err != nil {
+		if other, err = openMarks(filepath.Join(e.cfg.WALFailoverDir, markName), second, e.stores); err != nil {
 			return errors.Join(err, f.Close())
 		}
 	}
 	e.marks = newMarks(f, other)
-	for _, s := range e.stores { // one that is only in the second mark has a place, too
-		f.take(s.entry.slot)
-	}
 	if err := e.dir.root.Sync(); err != nil { // the mark is in it from now on
 		return fmt.Errorf("sync: %w", err)
 	}
@@ -199,7 +172,7 @@ func (e *Engine) openMarks(first, second []place) error {
 // lastWritten returns when the newest mark was written; zero for none.
 func lastWritten(places []place) (at time.Time) {
 	for _, p := range places {
-		if t := time.Unix(0, p.mark.time); p.valid && t.After(at) {
+		if t := time.Unix(0, p.mark.time); p.valid && p.mark.time != 0 && t.After(at) {
 			at = t
 		}
 	}
@@ -220,9 +193,9 @@ type loss struct {
 // It changes no file.
 func (e *Engine) inspect(exists bool, places []place) ([]loss, error) {
 	if exists {
-		db, err := pebble.Open(e.dir.file(databaseDir), e.pebbleOptions(true, true))
+		db, err := e.openDatabase(true, true)
 		if err != nil {
-			return nil, openError(err)
+			return nil, err
 		}
 		e.db = db
 		defer func() { e.db = nil }()
@@ -246,16 +219,9 @@ func (e *Engine) load() error {
 	} else if err != nil && !isNotFound(err) {
 		return err
 	}
-	iter, err := e.db.NewIter(&pebble.IterOptions{LowerBound: []byte{keyName}, UpperBound: []byte{keyName + 1}})
-	if err != nil {
-		return err
-	}
-	for iter.First(); iter.Valid(); iter.Next() {
-		if err = e.loadLog(string(iter.Key()[1:]), iter.Value()); err != nil {
-			break
-		}
-	}
-	return closeIter(iter, err)
+	return e.each([]byte{keyName}, []byte{keyName + 1}, func(iter *pebble.Iterator) error {
+		return e.loadLog(string(iter.Key()[1:]), iter.Value())
+	})
 }
 
 func (e *Engine) loadLog(name string, entry []byte) error {
@@ -393,7 +359,11 @@ func (s *store) accept(l loss) error {
 	for _, d := range l.damaged {
 		must(b.Set(sequenceKey(keyLost, s.entry.number, d.First), binary.BigEndian.AppendUint64(nil, d.Last), nil))
 	}
-	if have := s.next.last; m.last > have {
+	switch have := s.next.last; {
+	case m.last <= have:
+	case s.next.first > have: // nothing else is held
+		s.next.first, s.next.last = m.last+1, m.last
+	default:
 		must(b.Set(sequenceKey(keyLost, s.entry.number, have+1), binary.BigEndian.AppendUint64(nil, m.last), nil))
 		s.next.last = m.last
 	}
@@ -410,65 +380,6 @@ func (s *store) accept(l loss) error {
 	}
 	c := change{store: s, state: s.next}
 	return errors.Join(b.Close(), s.engine.marks.write(s.entry.slot, c.mark(s.engine.cfg.Clock().UnixNano())), s.engine.marks.sync())
-}
-
-// openError returns err of opening the database as something to act on: another
-// process, a disk that fails, or damage.
-func openError(err error) error {
-	var lost *eventlog.DataLossError
-	var errno syscall.Errno
-	switch {
-	case err == nil, errors.As(err, &lost):
-		return err
-	case strings.Contains(err.Error(), "lock held"), errors.As(err, &errno) && errno == syscall.EAGAIN:
-		return fmt.Errorf("another process uses it: %w", err)
-	case errors.As(err, &errno) && errno != syscall.ENOENT:
-		return err
-	}
-	return &eventlog.DataLossError{Reason: "the database is damaged and cannot be opened: " + firstLine(err)}
-}
-
-// firstLine returns what err says, without what Pebble adds.
-func firstLine(err error) string {
-	line, _, _ := strings.Cut(err.Error(), "\n")
-	return line
-}
-
-// pebbleOptions returns how the database is opened.
-func (e *Engine) pebbleOptions(readOnly, exists bool) *pebble.Options {
-	o := &pebble.Options{
-		// Only from some format on can a torn end of the write-ahead log be told
-		// from damage before what was synced.
-		FormatMajorVersion:    pebble.FormatNewest,
-		Merger:                merger,
-		ReadOnly:              readOnly,
-		ErrorIfNotExists:      exists, // never a new database over what is left of one
-		Logger:                pebbleLog{e},
-		EventListener:         e.listener(),
-		CacheSize:             64 << 20,
-		MemTableSize:          32 << 20,
-		MaxOpenFiles:          1024,
-		BytesPerSync:          1 << 20,
-		WALBytesPerSync:       0,
-		L0CompactionThreshold: 4,
-		// Damage in one table can keep its part of the tree from being compacted
-		// for good. Appends go on all the same.
-		L0StopWritesThreshold:       1 << 20,
-		MemTableStopWritesThreshold: 8,
-		LBaseMaxBytes:               256 << 20,
-	}
-	for i := range o.Levels {
-		o.Levels[i].BlockSize = 8 << 10                   // what one damaged bit costs
-		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10) // an identity that is new is looked up in no table
-	}
-	o.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionFastest })
-	if e.cfg.WALFailoverDir != "" {
-		o.WALFailover = &pebble.WALFailoverOptions{Secondary: wal.Dir{FS: vfs.Default, Dirname: e.cfg.WALFailoverDir}}
-	}
-	if e.cfg.tune != nil {
-		e.cfg.tune(o)
-	}
-	return o
 }
 
 // newEpoch returns a number that no other log has.

@@ -16,8 +16,10 @@ import (
 )
 
 const (
-	// maxFetchBytes bounds what one read returns.
+	// maxFetchBytes bounds what one read returns, and maxSlab what is kept of it
+	// while any of its records is.
 	maxFetchBytes = 1 << 20
+	maxSlab       = 64 << 10
 
 	// maxProbe is how many records in a row are looked at to find where damage
 	// ends. Longer damage is reported in parts.
@@ -27,6 +29,8 @@ const (
 	// maxKnownDamage bounds what is remembered of damage.
 	maxKnownDamage = 1000
 )
+
+var errKnown = errors.New("a read has found it damaged before")
 
 var errMissing = errors.New("the record is missing, and nothing has removed it")
 
@@ -39,16 +43,42 @@ func isDamage(err error) bool {
 		errors.Is(err, errChecksum) || errors.Is(err, errRecord)
 }
 
-// closeIter closes an iterator, and returns the first error: err, or why it
-// ended.
-func closeIter(iter *pebble.Iterator, err error) error {
+// each calls visit for each key from lower on and before upper, until visit
+// returns an error. ErrStop is none.
+func (e *Engine) each(lower, upper []byte, visit func(*pebble.Iterator) error) error {
+	return e.walk(lower, upper, (*pebble.Iterator).First, (*pebble.Iterator).Next, visit)
+}
+
+// walk is each from any place and in any direction.
+func (e *Engine) walk(lower, upper []byte, begin, step func(*pebble.Iterator) bool, visit func(*pebble.Iterator) error) error {
+	iter, err := e.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	if err != nil {
+		return err
+	}
+	for valid := begin(iter); valid && err == nil; valid = step(iter) {
+		err = visit(iter)
+	}
 	if err == nil {
 		err = iter.Error()
 	}
 	if cerr := iter.Close(); err == nil {
 		err = cerr
 	}
+	if errors.Is(err, eventlog.ErrStop) {
+		return nil
+	}
 	return err
+}
+
+// get returns the value under key. Unlike Pebble's Get it reads no filter, so
+// what is damaged there does not matter.
+func (e *Engine) get(key []byte) (value []byte, found bool, err error) {
+	err = e.each(key, append(slices.Clone(key), 0), func(iter *pebble.Iterator) error {
+		v, err := iter.ValueAndErr()
+		value, found = slices.Clone(v), err == nil
+		return err
+	})
+	return value, found && err == nil, err
 }
 
 // A part is what one read of a log has found.
@@ -84,39 +114,39 @@ func (s *store) fetch(from, to uint64, limit int) (part, error) {
 	if known := s.knownDamage(from); known != nil {
 		return part{}, known
 	}
-	iter, err := s.iterate(keyRecord, from, to+1)
-	if err != nil {
-		return part{}, err
-	}
-	p := part{through: from - 1}
-	bytes := 0
-	for iter.First(); iter.Valid() && len(p.records) < limit && bytes < maxFetchBytes; iter.Next() {
+	p := part{through: from - 1, records: make([]eventlog.Record, 0, min(limit, 256))}
+	var slab []byte
+	bytes, subject, full := 0, "", false
+	number := s.entry.number
+	err := s.engine.each(sequenceKey(keyRecord, number, from), sequenceKey(keyRecord, number, to+1), func(iter *pebble.Iterator) error {
+		if full = len(p.records) >= limit || bytes >= maxFetchBytes; full {
+			return eventlog.ErrStop
+		}
 		sequence := sequenceOf(iter.Key())
-		if err = s.explainHole(p.through+1, sequence-1); err != nil {
-			break
+		if err := s.explainHole(p.through+1, sequence-1); err != nil {
+			return err
 		}
-		var value []byte
-		if value, err = iter.ValueAndErr(); err != nil {
-			break
+		value, err := iter.ValueAndErr()
+		if err != nil {
+			return err
 		}
-		var r stored
-		if r, err = decodeRecord(sequence, slices.Clone(value)); err != nil {
-			break
+		if cap(slab)-len(slab) < len(value) { // one piece of memory for several records
+			slab = make([]byte, 0, max(len(value), min(maxSlab, len(value)*(limit-len(p.records)))))
+		}
+		slab = append(slab, value...)
+		r, err := decodeRecord(sequence, slab[len(slab)-len(value):len(slab):len(slab)], subject)
+		if err != nil {
+			return err
 		}
 		p.records = append(p.records, r.Record)
-		p.through = sequence
+		p.through, subject = sequence, r.Subject
 		bytes += len(value)
-	}
-	if err == nil && !iter.Valid() {
-		if err = iter.Error(); err == nil {
-			err = s.explainHole(p.through+1, to)
-		}
-		if err == nil {
+		return nil
+	})
+	if err == nil && !full {
+		if err = s.explainHole(p.through+1, to); err == nil {
 			p.through = to
 		}
-	}
-	if cerr := iter.Close(); err == nil {
-		err = cerr
 	}
 	switch {
 	case err == nil:
@@ -135,47 +165,53 @@ func (s *store) explainHole(first, last uint64) error {
 	if first > last {
 		return nil
 	}
-	if held := s.first.Load(); first < held { // retention has passed meanwhile
+	next, err := s.skipRemoved(first, last)
+	switch held := s.first.Load(); {
+	case s.gone.Load():
+		return eventlog.ErrClosed
+	case first < held: // retention has passed meanwhile
 		return &eventlog.TruncatedError{Asked: first, First: held}
+	case err != nil:
+		return err
+	case next <= last && next < s.first.Load():
+		return &eventlog.TruncatedError{Asked: next, First: s.first.Load()}
+	case next <= last:
+		return fmt.Errorf("sequence %d: %w", next, errMissing)
 	}
-	for next := first; ; {
-		before := next
-		for _, kind := range []byte{keyDeleted, keyLost} {
-			var err error
-			if next, err = s.skipRemoved(kind, next, last); err != nil {
-				return err
-			}
-		}
-		switch {
-		case next > last:
-			return nil
-		case next == before:
-			return fmt.Errorf("sequence %d: %w", next, errMissing)
-		}
-	}
+	return nil
 }
 
-// skipRemoved returns the first sequence from next on, up to last+1, that keys
-// of this kind do not explain.
-func (s *store) skipRemoved(kind byte, next, last uint64) (uint64, error) {
-	iter, err := s.iterate(kind, 0, last+1)
-	if err != nil {
-		return next, err
-	}
-	// A lost range begins before what it covers.
-	valid := iter.SeekLT(sequenceKey(kind, s.entry.number, next+1))
-	for ; valid && next <= last; valid = iter.Next() {
-		begin := sequenceOf(iter.Key())
-		end := begin
-		if kind == keyLost {
-			end = binary.BigEndian.Uint64(iter.Value())
+// skipRemoved returns the first sequence from next on, up to last+1, that was
+// neither deleted nor lost.
+func (s *store) skipRemoved(next, last uint64) (uint64, error) {
+	number := s.entry.number
+	for {
+		before := next
+		for _, kind := range []byte{keyDeleted, keyLost} {
+			// A lost range begins before what it covers.
+			begin := func(iter *pebble.Iterator) bool {
+				return iter.SeekLT(sequenceKey(kind, number, next+1)) || iter.First()
+			}
+			err := s.engine.walk(logKey(kind, number), sequenceKey(kind, number, last+1), begin, (*pebble.Iterator).Next, func(iter *pebble.Iterator) error {
+				from := sequenceOf(iter.Key())
+				to := from
+				if kind == keyLost {
+					to = binary.BigEndian.Uint64(iter.Value())
+				}
+				if from > next || next > last {
+					return eventlog.ErrStop
+				}
+				next = max(next, to+1)
+				return nil
+			})
+			if err != nil {
+				return next, err
+			}
 		}
-		if begin > next {
-			break
+		if next == before || next > last {
+			return next, nil
 		}
-		next = max(next, end+1)
 	}
-	return next, closeIter(iter, nil)
 }
 
 // damage looks how far what cannot be read at from goes, record by record, so
@@ -204,7 +240,7 @@ func (s *store) damage(from, to uint64, cause error) (part, error) {
 
 // knownDamage returns the rest of damage that was met before; nil when the record
 // at sequence is not known to be damaged.
-func (s *store) knownDamage(sequence uint64) error {
+func (s *store) knownDamage(sequence uint64) *eventlog.DamagedError {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, d := range s.damaged {
@@ -225,7 +261,7 @@ func (s *store) probe(sequence uint64) (part, error) {
 	}
 	var r stored
 	if err == nil {
-		r, err = decodeRecord(sequence, v)
+		r, err = decodeRecord(sequence, v, "")
 	}
 	switch {
 	case err == nil:
@@ -236,51 +272,39 @@ func (s *store) probe(sequence uint64) (part, error) {
 	return part{}, err
 }
 
-// get returns the value under key. Unlike Pebble's Get it reads no filter, so
-// what is damaged there does not matter.
-func (e *Engine) get(key []byte) (value []byte, found bool, err error) {
-	iter, err := e.db.NewIter(&pebble.IterOptions{LowerBound: key, UpperBound: append(slices.Clone(key), 0)})
-	if err != nil {
-		return nil, false, err
-	}
-	if found = iter.First(); found {
-		if value, err = iter.ValueAndErr(); err == nil {
-			value = slices.Clone(value)
-		}
-	} else {
-		err = iter.Error()
-	}
-	return value, found && err == nil, closeIter(iter, err)
-}
-
 // firstFrom returns the first record from first on that can be read, up to the
-// one at last; found is false when there is none within reach.
+// one at last, or, behind damage whose end is not known, one of the first; found
+// is false when there is none within reach.
 func (s *store) firstFrom(first, last uint64) (r stored, found bool, err error) {
-	for tries := 0; first <= last && tries < maxProbe; tries++ {
-		iter, err := s.iterate(keyRecord, first, last+1)
-		if err != nil {
-			return r, false, err
+	number := s.entry.number
+	step := uint64(1) // over damage: to look into the same block again takes as long as the first time
+	for began := time.Now(); first <= last && time.Since(began) < 4*probeTime; {
+		if d := s.knownDamage(first); d != nil {
+			first = d.Last + 1
+			continue
 		}
-		valid := iter.First()
-		if valid {
-			first = sequenceOf(iter.Key())
-			var value []byte
-			if value, err = iter.ValueAndErr(); err == nil {
-				r, err = decodeRecord(first, slices.Clone(value))
+		at := last
+		err := s.engine.each(sequenceKey(keyRecord, number, first), sequenceKey(keyRecord, number, last+1), func(iter *pebble.Iterator) error {
+			at = sequenceOf(iter.Key())
+			value, err := iter.ValueAndErr()
+			if err == nil {
+				r, err = decodeRecord(at, slices.Clone(value), "")
 			}
-		} else {
-			err = iter.Error()
-		}
-		if cerr := iter.Close(); err == nil {
-			err = cerr
-		}
+			if err == nil {
+				found, err = true, eventlog.ErrStop
+			}
+			return err
+		})
 		switch {
 		case err == nil:
-			return r, valid, nil
+			return r, found, nil
 		case !isDamage(err):
 			return r, false, err
+		case at < last:
+			first = at
 		}
-		first++
+		first += step
+		step *= 2
 	}
 	return r, false, nil
 }
@@ -316,6 +340,9 @@ func (s *store) search(reached func(stored) bool) (uint64, error) {
 func (s *store) ReadKey(ctx context.Context, key string, from uint64, limit int, reverse bool) ([]eventlog.Record, error) {
 	records, err := read(ctx, s.engine, func() (records []eventlog.Record, err error) {
 		err = s.find(hashOf(key), from, reverse, func(sequence uint64) (more bool, err error) {
+			if s.knownDamage(sequence) != nil {
+				return false, &eventlog.DamagedError{Log: s.name, First: sequence, Last: sequence, Err: errKnown}
+			}
 			p, err := s.probe(sequence) // none when it was removed
 			var gone *eventlog.TruncatedError
 			switch {
@@ -347,21 +374,18 @@ func (s *store) find(hash [hashBytes]byte, from uint64, reverse bool, visit func
 		if reverse {
 			low, high = max(first, last&^(1<<indexBits-1)), last
 		}
-		iter, err := s.engine.db.NewIter(&pebble.IterOptions{
-			LowerBound: indexKey(s.entry.number, hash, low),
-			UpperBound: append(indexKey(s.entry.number, hash, high), 0),
+		begin, step := (*pebble.Iterator).First, (*pebble.Iterator).Next
+		if reverse {
+			begin, step = (*pebble.Iterator).Last, (*pebble.Iterator).Prev
+		}
+		lower, upper := indexKey(s.entry.number, hash, low), append(indexKey(s.entry.number, hash, high), 0)
+		err := s.engine.walk(lower, upper, begin, step, func(iter *pebble.Iterator) (err error) {
+			if more, err = visit(sequenceOf(iter.Key())); err == nil && !more {
+				err = eventlog.ErrStop
+			}
+			return err
 		})
 		if err != nil {
-			return err
-		}
-		step, valid := iter.Next, iter.First
-		if reverse {
-			step, valid = iter.Prev, iter.Last
-		}
-		for ok := valid(); ok && more && err == nil; ok = step() {
-			more, err = visit(sequenceOf(iter.Key()))
-		}
-		if err = closeIter(iter, err); err != nil {
 			return err
 		}
 		if first = high + 1; reverse {

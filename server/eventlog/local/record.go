@@ -55,7 +55,7 @@ func recordSize(r *eventlog.Record) int {
 
 // encodeRecord writes s to b, which has the size that recordSize returned.
 func encodeRecord(b []byte, s *stored) {
-	binary.BigEndian.PutUint64(b[4:], uint64(s.Time.UnixNano())) //nolint:gosec // as it is decoded
+	binary.BigEndian.PutUint64(b[4:], uint64(s.Time.UnixNano()))
 	binary.BigEndian.PutUint64(b[12:], s.total)
 	var flags byte
 	rest := b[recordHead:]
@@ -81,8 +81,9 @@ func checksum(sequence uint64, b []byte) uint32 {
 	return crc32.Update(crc32.Checksum(head[:], castagnoli), castagnoli, b)
 }
 
-// decodeRecord returns the record at sequence. It shares b.
-func decodeRecord(sequence uint64, b []byte) (s stored, err error) {
+// decodeRecord returns the record at sequence. It shares b, and subject where that
+// is the record's.
+func decodeRecord(sequence uint64, b []byte, subject string) (s stored, err error) {
 	if len(b) <= recordHead {
 		return s, errRecord
 	}
@@ -109,6 +110,8 @@ func decodeRecord(sequence uint64, b []byte) (s stored, err error) {
 		return s, errRecord
 	}
 	n := 1 + int(rest[0])
-	s.Subject, s.Data = string(rest[1:n]), rest[n:]
+	if s.Subject, s.Data = subject, rest[n:]; subject != string(rest[1:n]) {
+		s.Subject = string(rest[1:n])
+	}
 	return s, nil
 }

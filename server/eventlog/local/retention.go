@@ -75,7 +75,8 @@ func (w *sweeper) sweep() {
 func (w *sweeper) sweepLog(s *store, now time.Time, believed bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), w.engine.cfg.CommitTimeout)
 	defer cancel()
-	state, cfg := s.State(), s.log.Config()
+	l := s.opened()
+	state, cfg := s.State(), l.Config()
 	first := state.First
 	if age := cfg.MaxAge; age > 0 && believed && !state.Since.IsZero() && now.Sub(state.Since) > age+age/slack {
 		reached, err := read(ctx, w.engine, func() (uint64, error) {
@@ -106,38 +107,5 @@ func (w *sweeper) sweepLog(s *store, now time.Time, believed bool) error {
 	if err := failpoint.Hit("during-retention"); err != nil {
 		return err
 	}
-	return s.log.Trim(ctx, first) // which lets go of what is in memory, too
-}
-
-// forget removes the identities that are too old to matter. It is the writer's.
-func (s *store) forget(g *group, at int64) {
-	oldest := s.bucket(at - int64(s.cfg.DedupeWindow))
-	if oldest <= s.forgotten {
-		return
-	}
-	must(g.batch.DeleteRange(sequenceKey(keyIdentity, s.entry.number, s.forgotten), sequenceKey(keyIdentity, s.entry.number, oldest), nil))
-	s.forgotten = oldest
-}
-
-// opened returns the stores of the logs that are open.
-func (e *Engine) opened() []*store {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	all := make([]*store, 0, len(e.stores))
-	for _, s := range e.stores {
-		if s.log != nil {
-			all = append(all, s)
-		}
-	}
-	return all
-}
-
-// closedErr returns why the engine takes nothing any more; nil while it does.
-func (e *Engine) closedErr() error {
-	select {
-	case <-e.over:
-		return e.why()
-	default:
-		return nil
-	}
+	return l.Trim(ctx, first) // which lets go of what is in memory, too
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -24,7 +25,7 @@ func (e *Engine) salvage() error {
 	}
 	for _, dir := range dirs {
 		entries, err := os.ReadDir(dir)
-		if err != nil {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		for _, entry := range entries {
@@ -46,15 +47,35 @@ func (e *Engine) cut(path string, number wal.NumWAL) error {
 	if err != nil || end < 0 {
 		return err
 	}
-	kept := e.dir.file(filepath.Join(damagedDir, filepath.Base(path)))
-	if err := os.MkdirAll(filepath.Dir(kept), 0o700); err != nil {
-		return err
-	}
-	if err := copyFile(kept, path); err != nil {
+	kept, err := e.keep(path)
+	if err != nil {
 		return fmt.Errorf("keep a copy of %s: %w", path, err)
 	}
 	e.logger.Warn("a damaged file of the write-ahead log was cut", "file", path, "bytes", end, "copy", kept)
 	return os.Truncate(path, end)
+}
+
+// keep copies a file, for good, beside the copies of earlier times.
+func (e *Engine) keep(path string) (kept string, err error) {
+	dir := e.dir.file(damagedDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	kept = filepath.Join(dir, filepath.Base(path))
+	for n := 1; ; n++ {
+		if err = copyFile(kept, path); !errors.Is(err, fs.ErrExist) {
+			break
+		}
+		kept = fmt.Sprintf("%s.%d", filepath.Join(dir, filepath.Base(path)), n)
+	}
+	if err != nil {
+		return "", err
+	}
+	d, err := os.Open(dir) //nolint:gosec // our own directory
+	if err != nil {
+		return "", err
+	}
+	return kept, errors.Join(d.Sync(), d.Close(), e.dir.root.Sync())
 }
 
 // wholeRecords returns where the first damaged record of a file begins; -1 when

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,13 +13,6 @@ import (
 
 	"github.com/sluicegate/sluice/server/eventlog"
 	"github.com/sluicegate/sluice/server/failpoint"
-)
-
-// minBucket is the least width of a bucket of identities, and maxBuckets how
-// many of them a look-up may read.
-const (
-	minBucket  = time.Hour
-	maxBuckets = 8
 )
 
 // A store is one log. It implements eventlog.Store.
@@ -38,74 +32,57 @@ type store struct {
 	since        time.Time // when that record was stored
 	deleted      uint64    // records after next.first that Delete removed
 	deletedBytes uint64
-	forgotten    uint64 // buckets of identities before it are removed
-	gone         bool   // removed
+	forgotten    uint64        // buckets of identities before it are removed
+	made         *eventlog.Log // nil until the log is opened
 
-	dropped bool // removed, as the syncer knows
+	gone    atomic.Bool // removed, set before the records go
+	dropped bool        // removed, as the syncer knows
 
-	opening sync.Mutex    // held while log is made
-	log     *eventlog.Log // nil until the log is opened
+	log *eventlog.Log // made, once everybody may use it; the engine's mu guards it
 
 	mu      sync.Mutex
 	seen    eventlog.State           // what is durable
 	damaged []*eventlog.DamagedError // what reads have met: to read it again takes Pebble a second
 }
 
-// open makes the Log over s. Opening again changes nothing.
-func (s *store) open(ctx context.Context, cfg eventlog.LogConfig) error {
-	s.opening.Lock()
-	defer s.opening.Unlock()
-	if s.log != nil {
+// open makes the Log over s, unless that was done. It is the writer's.
+func (s *store) open(g *group, cfg eventlog.LogConfig) error {
+	if s.made != nil {
 		return nil
 	}
-	var view eventlog.State
-	configure := func(g *group, _ *op) (err error) {
-		s.cfg = cfg
-		if view, err = s.measure(); err != nil || g == nil {
-			return err
-		}
-		if int64(cfg.DedupeWindow) > maxBuckets*s.entry.window {
-			return s.widen(g, int64(cfg.DedupeWindow))
-		}
-		return nil
-	}
-	var err error
-	if s.engine.marks == nil { // read-only: there is no writer
-		err = configure(nil, nil)
-	} else {
-		bounded, cancel := context.WithTimeout(ctx, s.engine.cfg.CommitTimeout)
-		defer cancel()
-		err = s.engine.submit(bounded, &op{do: configure})
-	}
-	if err != nil {
+	s.cfg = cfg
+	if err := s.measure(); err != nil {
 		return err
 	}
+	if g != nil && int64(cfg.DedupeWindow) > maxBuckets*s.entry.window {
+		if err := s.widen(g, int64(cfg.DedupeWindow)); err != nil {
+			return err
+		}
+	}
+	view := s.view()
 	s.mu.Lock()
 	s.seen = view
 	s.mu.Unlock()
-	log := eventlog.NewLog(cfg, epochText(s.entry.epoch), view.Last, s, s.engine.options)
-	s.engine.mu.Lock()
-	s.log = log
-	s.engine.mu.Unlock()
+	s.made = eventlog.NewLog(cfg, epochText(s.entry.epoch), view.Last, s, s.engine.options)
 	return nil
 }
 
 // measure reads what the state does not tell of the log. It is the writer's.
-func (s *store) measure() (eventlog.State, error) {
+func (s *store) measure() (err error) {
+	s.base = s.next.total
 	if err := s.rebase(s.next.first, s.next.last); err != nil {
-		return eventlog.State{}, err
+		return err
 	}
-	var err error
-	s.deleted, s.deletedBytes, err = s.countDeleted(s.next.first, s.next.last+1)
-	return s.view(), err
+	s.deleted, s.deletedBytes, err = s.countRemoved(s.next.first, s.next.last+1)
+	return err
 }
 
 // rebase finds out how many bytes the log had taken before the record at first,
 // and when that was stored. Of records that are gone or damaged the next is as
-// good.
+// good; without one, nothing changes.
 func (s *store) rebase(first, last uint64) error {
-	s.base, s.since = s.next.total, time.Time{}
 	if first > last {
+		s.base, s.since = s.next.total, time.Time{}
 		return nil
 	}
 	r, found, err := s.firstFrom(first, last)
@@ -115,33 +92,28 @@ func (s *store) rebase(first, last uint64) error {
 	return err
 }
 
-// countDeleted returns how many of the records from first on and before end
-// Delete removed, and their bytes.
-func (s *store) countDeleted(first, end uint64) (records, bytes uint64, err error) {
-	iter, err := s.iterate(keyDeleted, first, end)
-	if err != nil {
-		return 0, 0, err
-	}
-	for iter.First(); iter.Valid(); iter.Next() {
+// countRemoved returns how many of the records from first on and before end
+// Delete removed or were lost, and the bytes of those that were deleted.
+func (s *store) countRemoved(first, end uint64) (records, bytes uint64, err error) {
+	number := s.entry.number
+	err = s.engine.each(sequenceKey(keyDeleted, number, first), sequenceKey(keyDeleted, number, end), func(iter *pebble.Iterator) error {
 		records++
 		if v := iter.Value(); len(v) == 8 {
 			bytes += binary.BigEndian.Uint64(v)
 		}
+		return nil
+	})
+	if err == nil {
+		err = s.engine.each(logKey(keyLost, number), sequenceKey(keyLost, number, end), func(iter *pebble.Iterator) error {
+			from, to := max(first, sequenceOf(iter.Key())), min(end, binary.BigEndian.Uint64(iter.Value())+1)
+			records += to - min(from, to)
+			return nil
+		})
 	}
-	err = closeIter(iter, nil)
 	if isDamage(err) {
 		err = nil // a count is not worth more; readers meet the damage
 	}
 	return records, bytes, err
-}
-
-// iterate returns an iterator over the keys of one kind that end in a sequence
-// from first on and before end.
-func (s *store) iterate(kind byte, first, end uint64) (*pebble.Iterator, error) {
-	return s.engine.db.NewIter(&pebble.IterOptions{
-		LowerBound: sequenceKey(kind, s.entry.number, first),
-		UpperBound: sequenceKey(kind, s.entry.number, end),
-	})
 }
 
 // view returns the extent of the log after all that was applied. It is the
@@ -168,14 +140,15 @@ func (s *store) publish(c *change) {
 	s.mu.Lock()
 	s.seen = c.view
 	s.mu.Unlock()
-	s.engine.mu.Lock()
-	log := s.log
-	s.engine.mu.Unlock()
-	if log == nil {
+	l := s.opened()
+	if l == nil {
 		return
 	}
-	log.Advance(c.records, c.state.last)
-	if cfg := log.Config(); cfg.DropOldest && cfg.MaxBytes > 0 && c.view.Bytes > uint64(cfg.MaxBytes) {
+	if c.removes { // whoever asked for it may have left
+		l.Forget()
+	}
+	l.Advance(c.records, c.state.last)
+	if cfg := l.Config(); cfg.DropOldest && cfg.MaxBytes > 0 && c.view.Bytes > uint64(cfg.MaxBytes) {
 		s.engine.sweepSoon()
 	}
 }
@@ -217,14 +190,14 @@ func (s *store) Delete(ctx context.Context, sequence uint64) error {
 
 // delete removes one record. It is the writer's.
 func (s *store) delete(g *group, sequence uint64) error {
-	if s.gone {
+	if s.gone.Load() {
 		return eventlog.ErrClosed
 	}
 	c := g.of(s)
 	if sequence < c.state.first {
 		return eventlog.ErrNotFound
 	}
-	next, err := s.skipRemoved(keyDeleted, sequence, sequence)
+	next, err := s.skipRemoved(sequence, sequence)
 	if err != nil && !isDamage(err) {
 		return fmt.Errorf("%w: %w", eventlog.ErrUnavailable, err)
 	}
@@ -234,32 +207,26 @@ func (s *store) delete(g *group, sequence uint64) error {
 	if sequence == c.state.first { // the oldest one: the log begins later then
 		return s.trim(g, sequence+1)
 	}
-	size := uint64(0)
-	v, closer, err := s.engine.db.Get(sequenceKey(keyRecord, s.entry.number, sequence))
-	switch {
-	case err == nil:
-		size = uint64(len(v))
-		err = closer.Close()
-	case isNotFound(err), isDamage(err): // nobody can read it: all the more it may go
-		err = nil
-	}
-	if err != nil {
+	v, _, err := s.engine.get(sequenceKey(keyRecord, s.entry.number, sequence))
+	if err != nil && !isDamage(err) { // what nobody can read may go all the more
 		return fmt.Errorf("%w: %w", eventlog.ErrUnavailable, err)
 	}
-	s.forgetDamage()
+	size := uint64(len(v))
+	s.forgetDamage(sequence, sequence)
 	must(g.batch.Set(sequenceKey(keyDeleted, s.entry.number, sequence), binary.BigEndian.AppendUint64(nil, size), nil))
 	must(g.batch.Delete(sequenceKey(keyRecord, s.entry.number, sequence), nil))
-	c.touched = true
+	c.touched, c.removes = true, true
 	s.deleted++
 	s.deletedBytes += size
 	return failpoint.Hit("during-delete")
 }
 
-// forgetDamage has damage be looked for again, now that some of it may be gone.
-func (s *store) forgetDamage() {
+// forgetDamage has damage among these records be looked for again, since some of
+// them go.
+func (s *store) forgetDamage(first, last uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.damaged = nil
+	s.damaged = slices.DeleteFunc(s.damaged, func(d *eventlog.DamagedError) bool { return d.First <= last && first <= d.Last })
 }
 
 // Trim implements eventlog.Store.
@@ -269,7 +236,7 @@ func (s *store) Trim(ctx context.Context, sequence uint64) error {
 
 // trim removes every record before sequence. It is the writer's.
 func (s *store) trim(g *group, sequence uint64) error {
-	if s.gone {
+	if s.gone.Load() {
 		return eventlog.ErrClosed
 	}
 	c := g.of(s)
@@ -278,11 +245,11 @@ func (s *store) trim(g *group, sequence uint64) error {
 	if sequence <= before {
 		return nil
 	}
-	sequence, err := s.skipRemoved(keyDeleted, sequence, c.state.last)
+	sequence, err := s.skipRemoved(sequence, c.state.last)
 	if err != nil && !isDamage(err) {
 		return fmt.Errorf("%w: %w", eventlog.ErrUnavailable, err)
 	}
-	deleted, deletedBytes, err := s.countDeleted(before, sequence)
+	deleted, deletedBytes, err := s.countRemoved(before, sequence)
 	if err == nil {
 		err = s.rebase(sequence, c.state.last)
 	}
@@ -292,34 +259,12 @@ func (s *store) trim(g *group, sequence uint64) error {
 	s.deleted -= min(s.deleted, deleted)
 	s.deletedBytes -= min(s.deletedBytes, deletedBytes)
 	s.first.Store(sequence) // readers must know before the records are gone
-	c.touched, c.state.first = true, sequence
+	s.forgetDamage(0, sequence-1)
+	c.touched, c.removes, c.state.first = true, true, sequence
 	number := s.entry.number
-	for _, kind := range []byte{keyRecord, keyDeleted, keyLost} {
+	for _, kind := range []byte{keyRecord, keyDeleted, keyLost} { // no lost range goes beyond sequence
 		must(g.batch.DeleteRange(logKey(kind, number), sequenceKey(kind, number, sequence), nil))
 	}
 	must(g.batch.DeleteRange(logKey(keyIndex, number), sequenceKey(keyIndex, number, sequence>>indexBits), nil))
 	return failpoint.Hit("during-trim")
-}
-
-// widen gives the identities buckets of another width. It is the writer's.
-func (s *store) widen(g *group, width int64) error {
-	lower, upper := logKey(keyIdentity, s.entry.number), logKey(keyIdentity, s.entry.number+1)
-	iter, err := s.engine.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
-	if err != nil {
-		return err
-	}
-	s.entry.window = width
-	must(g.batch.Set(nameKey(s.name), s.entry.encode(), nil))
-	must(g.batch.DeleteRange(lower, upper, nil))
-	for iter.First(); iter.Valid(); iter.Next() {
-		k, v := iter.Key(), iter.Value()
-		at := int64(binary.BigEndian.Uint64(v[8:])) //nolint:gosec // as it was encoded
-		must(g.batch.Set(identityKey(s.entry.number, s.bucket(at), [hashBytes]byte(k[len(k)-hashBytes:])), v, nil))
-	}
-	g.of(s).touched = true
-	if err = closeIter(iter, nil); isDamage(err) {
-		s.engine.reportIdentities(err)
-		return nil
-	}
-	return err
 }

@@ -1,10 +1,8 @@
 package local
 
 import (
-	"fmt"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sluicegate/sluice/server/eventlog"
@@ -90,60 +88,4 @@ func (e *Engine) watch() {
 			e.logger.Debug("the ballast file could not be made", "err", err)
 		}
 	}
-}
-
-// listener returns what Pebble tells of its background work.
-func (e *Engine) listener() *pebble.EventListener {
-	healed := func(err error) {
-		if err == nil && e.sick.Swap(nil) != nil {
-			e.logger.Info("the log's background work succeeds again")
-		}
-	}
-	return &pebble.EventListener{
-		BackgroundError: func(err error) {
-			e.metrics.background.Inc()
-			if pebble.IsCorruptionError(err) {
-				return // readers meet it, and say which records are concerned
-			}
-			err = fmt.Errorf("the log's background work fails: %w", err)
-			select {
-			case e.trouble <- err:
-			default:
-			}
-			if e.sick.Swap(&err) == nil {
-				e.logger.Error("the log's background work fails, and is tried again", "err", err)
-			}
-		},
-		DataCorruption: func(info pebble.DataCorruptionInfo) {
-			e.metrics.corrupted.Inc()
-			e.logger.Error("a file of the log is damaged", "file", info.Path, "err", firstLine(info.Details))
-		},
-		FlushEnd:      func(info pebble.FlushInfo) { healed(info.Err) },
-		CompactionEnd: func(info pebble.CompactionInfo) { healed(info.Err) },
-		DiskSlow: func(info pebble.DiskSlowInfo) {
-			e.logger.Warn("the disk is slow", "operation", info.OpType.String(), "took", info.Duration)
-		},
-		WriteStallBegin: func(info pebble.WriteStallBeginInfo) {
-			e.logger.Warn("the log waits for its background work", "reason", info.Reason)
-		},
-	}
-}
-
-// A pebbleLog is what Pebble says on its own.
-type pebbleLog struct{ engine *Engine }
-
-// Infof implements pebble.Logger.
-func (pebbleLog) Infof(string, ...any) {}
-
-// Errorf implements pebble.Logger.
-func (l pebbleLog) Errorf(format string, args ...any) {
-	l.engine.logger.Warn("database", "text", fmt.Sprintf(format, args...))
-}
-
-// Fatalf implements pebble.Logger. It must not return: Pebble has found that it
-// cannot go on. So the engine fails, and the goroutine that was about to go on
-// stands still until the process ends.
-func (l pebbleLog) Fatalf(format string, args ...any) {
-	l.engine.fail(fmt.Errorf(format, args...))
-	select {}
 }
