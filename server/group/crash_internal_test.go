@@ -1,6 +1,7 @@
 package group
 
 import (
+	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/eventlog/eventlogtest"
 )
 
 // A crash is what one leaves of the logs of a group that has delivered two events
@@ -33,11 +35,12 @@ func crashes(t *testing.T, first *sluicev1.Delivery) map[string]crash {
 	}
 	return map[string]crash{
 		"group: verdict not stored": {func(f *fragile) func() {
-			l := f.journalOf()
-			var stored []eventlog.Record
-			l.edit(func() { stored = slices.Clone(l.records) })
-			settle(f)
-			return func() { l.edit(func() { l.records = stored }) }
+			journal := f.journalOf()
+			f.faults.Set(journal, eventlogtest.Fault{NoAppends: true})
+			if o, err := settled(t, f.Service, first); !errors.Is(err, eventlog.ErrUnavailable) {
+				t.Fatalf("Settle() = %v, %v, want ErrUnavailable", o, err)
+			}
+			return func() { f.faults.Set(journal, eventlogtest.Fault{}) }
 		}, done, false},
 		"group: verdict stored, not answered": {func(f *fragile) func() {
 			settle(f)
@@ -45,42 +48,48 @@ func crashes(t *testing.T, first *sluicev1.Delivery) map[string]crash {
 		}, already, false},
 		"group: snapshot half stored": {func(f *fragile) func() {
 			settle(f)
-			l := f.journalOf()
-			return func() {
-				l.edit(func() {
-					half := eventlog.Record{Sequence: l.last() + 1, Subject: kindSnapshot + ".1.2", Data: []byte("half")}
-					l.records = append(l.records, half)
-				})
-			}
+			journal := f.journalOf()
+			return func() { f.append(journal, eventlog.Record{Subject: kindSnapshot + ".1.2", Data: []byte("half")}) }
 		}, already, false},
 		"group: snapshot stored, journal not trimmed": {func(f *fragile) func() {
 			settle(f)
-			l := f.journalOf()
-			var first uint64
-			l.edit(func() { first = l.first })
-			f.restart(f.memory.epoch, func() {})
-			f.standing() // it has read its state, and written it anew
+			journal := f.journalOf()
+			before := f.logOf(f.faults, journal).State()
+			f.faults.Set(journal, eventlogtest.Fault{NoTrims: true})
+			f.restart()
+			for f.logOf(f.faults, journal).State().Last == before.Last { // until it has written its state anew
+			}
 			return func() {
-				l.edit(func() {
-					if l.first == first {
-						t.Error("nothing was trimmed")
-					}
-					l.first = first
-				})
+				f.faults.Set(journal, eventlogtest.Fault{})
+				if st := f.logOf(f.faults, journal).State(); st.First != before.First {
+					t.Errorf("the journal was trimmed to %d", st.First)
+				}
 			}
 		}, already, false},
 		"group: deleted, journal not removed": {func(f *fragile) func() {
-			l := f.journalOf()
+			journal := f.journalOf()
+			f.faults.Set(journal, eventlogtest.Fault{NoRemoval: true})
 			if _, err := f.DeleteConsumerGroup(t.Context(), &sluicev1.DeleteConsumerGroupRequest{ConsumerGroupId: "w"}); err != nil {
 				t.Fatal(err)
 			}
 			return func() {
-				f.memory.mu.Lock()
-				defer f.memory.mu.Unlock()
-				f.memory.logs[l.name] = l
+				f.faults.Set(journal, eventlogtest.Fault{})
+				if !f.has(journal) {
+					t.Error("the journal was removed")
+				}
 			}
 		}, 0, true},
 	}
+}
+
+// has says whether there is a log of that name.
+func (f *fragile) has(log string) bool {
+	f.t.Helper()
+	names, err := f.faults.Logs(f.t.Context())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return slices.Contains(names, log)
 }
 
 // TestCrash has a group start from what a crash leaves at each step.
@@ -92,13 +101,13 @@ func TestCrash(t *testing.T) {
 			f.write("a", "b", "c", "d")
 			got := take(t, f.Service, 2)
 			row := crashes(t, got[0])[name]
-			journal := f.journalOf().name
+			journal := f.journalOf()
 			leave := row.before(f)
-			f.restart(f.memory.epoch, leave)
+			f.restart(leave)
 			if row.deleted {
 				tick := time.NewTicker(time.Millisecond)
 				defer tick.Stop()
-				for end := time.Now().Add(20 * time.Second); f.memory.get(journal) != nil; <-tick.C {
+				for end := time.Now().Add(20 * time.Second); f.has(journal); <-tick.C {
 					if time.Now().After(end) {
 						t.Fatal("the journal is still there")
 					}

@@ -113,7 +113,7 @@ const damagedCause = " FAILURE_CAUSE_DAMAGED "
 func TestDamageAhead(t *testing.T) {
 	f := openFragile(t)
 	f.write("a", "b", "a", "a")
-	f.eventsLog().damage(2, 3)
+	f.damage(2, 3)
 	f.create(&sluicev1.ConsumerGroup{})
 	if got := f.takeAll(2); !slices.Equal(got, []uint64{1, 4}) {
 		t.Fatalf("delivered %v, want 1 and 4", got)
@@ -123,8 +123,8 @@ func TestDamageAhead(t *testing.T) {
 		t.Errorf("%d lines, metric %s, want 1 and 2", n, v)
 	}
 	f.redrive(0)
-	f.eventsLog().repair()
-	f.restart(f.memory.epoch, func() {})
+	f.repair()
+	f.restart()
 	f.wantLetters("2"+damagedCause+"b", "3"+damagedCause+"a") // they show what they are
 	f.write("a")
 	if st := f.standing(); st.GetDeadLetters() != 2 {
@@ -150,7 +150,7 @@ func TestDamageAtDelivery(t *testing.T) {
 	for f.standing().GetPending() < 3 {
 	}
 	f.forget()
-	f.eventsLog().damage(1, 1)
+	f.damage(1, 1)
 	pauser(t, f.Service)(false)
 	got := f.takeAll(2)
 	slices.Sort(got)
@@ -168,7 +168,7 @@ func TestDamageAtDelivery(t *testing.T) {
 		t.Fatalf("delivered %v, want 4", got)
 	}
 	f.wantLetters("1" + damagedCause)
-	f.eventsLog().repair()
+	f.repair()
 	f.redrive(1)
 	d := take(t, f.Service, 1)[0]
 	if d.GetAttempt() != 1 || d.GetEvents()[0].GetSequence() != 1 {
@@ -185,13 +185,13 @@ func TestDamageInATurn(t *testing.T) {
 	for f.standing().GetPending() < 3 {
 	}
 	f.forget()
-	f.eventsLog().damage(2, 2)
+	f.damage(2, 2)
 	pauser(t, f.Service)(false)
 	if got := f.takeAll(1); !slices.Equal(got, []uint64{1, 3}) {
 		t.Fatalf("delivered %v, want 1 and 3", got)
 	}
 	f.wantLetters("2" + damagedCause)
-	f.restart(f.memory.epoch, func() {})
+	f.restart()
 	f.wantLetters("2" + damagedCause)
 }
 
@@ -204,7 +204,7 @@ func TestUnavailableSettlesNothing(t *testing.T) {
 	for f.standing().GetPending() < 2 {
 	}
 	f.forget()
-	f.eventsLog().setDown(true)
+	f.setDown(true)
 	pauser(t, f.Service)(false)
 	_, err := f.Pull(t.Context(), &sluicev1.PullRequest{ConsumerGroupId: "w", Member: "m", MaxEvents: 2, Wait: durationpb.New(time.Minute)})
 	if code := status.Code(apierror.Status(err)); code != codes.Unavailable {
@@ -214,7 +214,7 @@ func TestUnavailableSettlesNothing(t *testing.T) {
 		t.Errorf("ListDeadLetters() of none = %v", err)
 	}
 	f.write("a")
-	f.eventsLog().setDown(false)
+	f.setDown(false)
 	for range 3 {
 		d := take(t, f.Service, 1)[0]
 		if d.GetAttempt() != 1 {
@@ -236,11 +236,9 @@ func TestDamageOfManyAndNoRoom(t *testing.T) {
 	const many, room = 10_000, 6_000
 	f := openFragile(t)
 	f.write("a")
-	for range many {
-		f.write("b")
-	}
+	storeMany(t, f.Service, many, 1)
 	f.write("c")
-	f.eventsLog().damage(2, many+1)
+	f.damage(2, many+1)
 	f.create(&sluicev1.ConsumerGroup{Limits: &sluicev1.GroupLimits{MaxDeadLetters: room}})
 	if got := f.takeAll(1); !slices.Equal(got, []uint64{1}) {
 		t.Fatalf("delivered %v, want 1", got)
@@ -252,7 +250,7 @@ func TestDamageOfManyAndNoRoom(t *testing.T) {
 		if st.GetDeadLetters() != room || st.GetPosition() != room+1 || !slices.Contains(st.GetLimitsReached(), "max_dead_letters") {
 			t.Fatalf("status = %v, want it to stand still at max_dead_letters", st)
 		}
-		f.restart(f.memory.epoch, func() {})
+		f.restart()
 	}
 	res, err := f.DiscardDeadLetters(t.Context(), &sluicev1.DiscardDeadLettersRequest{
 		ConsumerGroupId: "w", Selection: &sluicev1.DeadLetterSelection{All: true}, Reason: "test",
@@ -291,7 +289,7 @@ func TestSeekOverDamage(t *testing.T) {
 	f.write("a", "b", "a")
 	f.takeAll(3)
 	f.forget()
-	f.eventsLog().damage(1, 2)
+	f.damage(1, 2)
 	res, err := f.SeekConsumerGroup(t.Context(), &sluicev1.SeekConsumerGroupRequest{
 		ConsumerGroupId: "w", ChatKeys: []string{"a"},
 		To: &sluicev1.Position{At: &sluicev1.Position_Sequence{Sequence: 1}},
@@ -314,7 +312,7 @@ func TestFilterChangeOverDamage(t *testing.T) {
 	for f.standing().GetPending() < 2 {
 	}
 	f.forget()
-	f.eventsLog().damage(1, 1)
+	f.damage(1, 1)
 	change := &sluicev1.ConsumerGroup{Filter: &sluicev1.EventFilter{ChatIds: []string{"none"}}}
 	if _, err := f.UpdateConsumerGroup(t.Context(), &sluicev1.UpdateConsumerGroupRequest{ConsumerGroupId: "w", ConsumerGroup: change}); err != nil {
 		t.Fatal(err)
@@ -334,13 +332,13 @@ func TestErrorsOfReads(t *testing.T) {
 	if err := f.events.Delete(t.Context(), 2); err != nil {
 		t.Fatal(err)
 	}
-	f.eventsLog().damage(3, 3)
+	f.damage(3, 3)
 	found, err := f.shelf.get(t.Context(), []uint64{4, 1, 2, 3})
 	if err != nil || len(found.records) != 2 || len(found.damaged) != 1 || found.damaged[3] == nil {
 		t.Errorf("get() = %v, %v, want 1 and 4, 3 damaged, 2 removed", found, err)
 	}
 	f.forget()
-	f.eventsLog().setDown(true)
+	f.setDown(true)
 	if _, err := f.shelf.get(t.Context(), []uint64{1}); !errors.Is(err, eventlog.ErrUnavailable) {
 		t.Errorf("get() = %v, want ErrUnavailable", err)
 	}
@@ -356,15 +354,15 @@ func TestDamageWhileRestarting(t *testing.T) {
 	if _, err := settled(t, f.Service, got[0]); err != nil {
 		t.Fatal(err)
 	}
-	f.restart(f.memory.epoch, func() { f.eventsLog().damage(1, 4) })
+	f.restart(func() { f.damage(1, 4) })
 	f.wantLetters("4" + damagedCause) // 1 is settled, 2 and 3 are out
 	for _, d := range got[1:] {
 		if o, err := settled(t, f.Service, d); err != nil || o != sluicev1.Outcome_OUTCOME_DONE {
 			t.Errorf("Settle() = %v, %v, want DONE", o, err)
 		}
 	}
-	f.eventsLog().repair()
-	f.restart(f.memory.epoch, func() {})
+	f.repair()
+	f.restart()
 	if st := f.standing(); st.GetDeadLetters() != 1 || st.GetOutstanding()+st.GetPending() != 0 {
 		t.Errorf("status = %v, want one dead letter", st)
 	}
@@ -386,7 +384,7 @@ func TestDamageAtDeliveryWithoutRoom(t *testing.T) {
 	for f.standing().GetPending() < 4 {
 	}
 	f.forget()
-	f.eventsLog().damage(1, 2)
+	f.damage(1, 2)
 	pauser(t, f.Service)(false)
 	if got := f.takeAll(1); !slices.Equal(got, []uint64{4}) {
 		t.Fatalf("delivered %v, want 4", got)

@@ -15,6 +15,7 @@ import (
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/apierror"
+	"github.com/sluicegate/sluice/server/eventlog/eventlogtest"
 )
 
 // A ledger is what members were told while the storage failed.
@@ -125,7 +126,7 @@ func TestStorageFails(t *testing.T) {
 	l := &ledger{fragile: f, ctx: ctx, acked: map[uint64]*sluicev1.Settlement{}}
 	f.standing() // there is a journal
 	journal := f.journalOf()
-	journal.edit(func() { journal.flaky = 25 })
+	f.faults.Set(journal, eventlogtest.Fault{Flaky: 25})
 	var members sync.WaitGroup
 	for i := range 16 { // so that a write of theirs is always under way
 		members.Go(func() { l.work(fmt.Sprint("m", i)) })
@@ -144,13 +145,13 @@ func TestStorageFails(t *testing.T) {
 			l.note(err)
 		}
 	}
-	journal.edit(func() { journal.flaky = 0 })
+	f.faults.Set(journal, eventlogtest.Fault{})
 	l.mu.Lock()
 	l.events = int(f.events.Durable())
 	l.mu.Unlock()
 	members.Wait()
 	l.check()
-	f.restart(f.memory.epoch, func() {})
+	f.restart()
 	l.check()
 	if res, err := f.Pull(ctx, &sluicev1.PullRequest{ConsumerGroupId: "w", Member: "m"}); err != nil || len(res.GetDeliveries()) > 0 {
 		t.Errorf("pulled %v, %v, want nothing: all was acked", res, err)

@@ -3,6 +3,8 @@ package group
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -13,40 +15,55 @@ import (
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/apierror"
 	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/eventlog/eventlogtest"
+	"github.com/sluicegate/sluice/server/eventlog/local"
 )
 
-// journalOf returns the log of the group "w".
-func (f *fragile) journalOf() *memoryLog {
+// journalOf returns the name of the log of the group "w".
+func (f *fragile) journalOf() string {
 	f.t.Helper()
 	r, err := f.group(f.t.Context(), "w")
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	return f.memory.get(journalLog(r.incarnation))
+	return journalLog(r.incarnation)
 }
 
 // TestDamagedJournal holds that a group whose journal does not say all does not
 // begin anew: it says what is wrong and what to do, and disturbs nobody. Deleting
 // it, or restoring the journal, helps.
 func TestDamagedJournal(t *testing.T) {
+	remove := func(f *fragile, l *eventlog.Log, sequence uint64) {
+		if err := l.Delete(f.t.Context(), sequence); err != nil {
+			f.t.Fatal(err)
+		}
+	}
 	for name, tt := range map[string]struct {
-		spoil func(l *memoryLog) // its last record is a batch
-		known bool               // the snapshot can be read
+		spoil func(f *fragile, l *eventlog.Log) // its last record is a batch
+		known bool                              // the snapshot can be read
 	}{
-		"a batch cannot be read": {func(l *memoryLog) { l.damaged[l.last()] = true }, true},
-		"nothing can be read": {func(l *memoryLog) {
-			for n := range l.last() {
-				l.damaged[n+1] = true
+		"a batch cannot be read": {func(f *fragile, l *eventlog.Log) {
+			f.faults.Set(l.Name(), eventlogtest.Fault{First: l.Durable(), Last: l.Durable()})
+		}, true},
+		"nothing can be read": {func(f *fragile, l *eventlog.Log) {
+			f.faults.Set(l.Name(), eventlogtest.Fault{First: 1, Last: l.Durable()})
+		}, false},
+		"the snapshot does not decode": {func(f *fragile, l *eventlog.Log) {
+			r, err := l.Get(f.t.Context(), l.State().First)
+			if err != nil {
+				f.t.Fatal(err)
 			}
-		}, false},
-		"the snapshot does not decode": {func(l *memoryLog) {
-			r := &l.records[l.first-1]
 			r.Data = append(slices.Clone(r.Data[:len(r.Data)-1]), r.Data[len(r.Data)-1]^1)
+			f.append(l.Name(), r)
 		}, false},
-		"a batch does not decode":  {func(l *memoryLog) { l.records[l.last()-1].Data = []byte{0xff} }, true},
-		"a subject is another":     {func(l *memoryLog) { l.records[l.last()-1].Subject = "other" }, true},
-		"a record is missing":      {func(l *memoryLog) { l.records[l.last()-2] = eventlog.Record{} }, true},
-		"the snapshot was removed": {func(l *memoryLog) { l.records[l.first-1] = eventlog.Record{} }, false},
+		"a batch does not decode": {func(f *fragile, l *eventlog.Log) {
+			f.append(l.Name(), eventlog.Record{Subject: kindBatch + ".1.1", Data: []byte{0xff}})
+		}, true},
+		"a subject is another": {func(f *fragile, l *eventlog.Log) {
+			f.append(l.Name(), eventlog.Record{Subject: "other"})
+		}, true},
+		"a record is missing":      {func(f *fragile, l *eventlog.Log) { remove(f, l, l.Durable()-1) }, true},
+		"the snapshot was removed": {func(f *fragile, l *eventlog.Log) { remove(f, l, l.State().First) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := openFragile(t)
@@ -54,9 +71,9 @@ func TestDamagedJournal(t *testing.T) {
 			create(t, f.Service, "other")
 			f.write("a", "b")
 			f.takeAll(2)
-			l := f.journalOf()
-			before := slices.Clone(l.records)
-			f.restart(f.memory.epoch, func() { l.edit(func() { tt.spoil(l) }) })
+			journal := f.journalOf()
+			before := f.backup()
+			f.restart(func() { tt.spoil(f, f.logOf(f.faults, journal)) })
 
 			_, err := f.Pull(t.Context(), &sluicev1.PullRequest{ConsumerGroupId: "w", Member: "m"})
 			f.wantDamaged(err, tt.known)
@@ -69,12 +86,17 @@ func TestDamagedJournal(t *testing.T) {
 				t.Errorf("Pull() of another group = %v", err)
 			}
 
-			f.restart(f.memory.epoch, func() { l.edit(func() { l.records = before; clear(l.damaged) }) })
+			f.stop()
+			f.config.Dir = before
+			f.faults.Set(journal, eventlogtest.Fault{})
+			f.restart()
 			f.write("c")
 			if got := f.takeAll(1); !slices.Equal(got, []uint64{3}) {
 				t.Errorf("with the journal restored it delivers %v, want 3", got)
 			}
-			f.restart(f.memory.epoch, func() { l.damage(1, l.last()) })
+			f.restart(func() {
+				f.faults.Set(journal, eventlogtest.Fault{First: 1, Last: f.logOf(f.faults, journal).Durable()})
+			})
 			if _, err := f.DeleteConsumerGroup(t.Context(), &sluicev1.DeleteConsumerGroupRequest{ConsumerGroupId: "w"}); err != nil {
 				t.Fatal(err)
 			}
@@ -162,9 +184,23 @@ func TestLostEndOfAJournal(t *testing.T) {
 	f.create(&sluicev1.ConsumerGroup{})
 	f.write("a")
 	f.takeAll(1)
-	l := f.journalOf()
-	f.restart("fedcba9876543210", func() { l.edit(func() { l.records[l.last()-1] = eventlog.Record{} }) })
-	f.standing()
+	journal := f.journalOf()
+	older := f.backup()
+	f.openLogs()
+	f.append(journal, eventlog.Record{Subject: kindBatch + ".1.1", Data: []byte("lost")})
+	f.stop()
+	mark, err := os.ReadFile(filepath.Join(f.config.Dir, "mark"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(older, "mark"), mark, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.config = local.Config{Dir: older, AcceptDataLoss: true}
+	f.restart()
+	if st := f.standing(); st.GetPosition() != 1 || st.GetLag().GetEvents() != 0 {
+		t.Errorf("status = %v, want that of before the loss", st)
+	}
 	if n := f.log.count("end of a consumer group's journal is gone", "group=w"); n != 1 {
 		t.Errorf("%d lines say so, want 1\n%s", n, f.log.text.String())
 	}
@@ -173,22 +209,25 @@ func TestLostEndOfAJournal(t *testing.T) {
 // TestDamagedCatalog holds that a start is refused that does not know which groups
 // there are.
 func TestDamagedCatalog(t *testing.T) {
-	for name, spoil := range map[string]func(l *memoryLog){
-		"cannot be read":  func(l *memoryLog) { l.damaged[1] = true },
-		"does not decode": func(l *memoryLog) { l.records[0].Data = []byte{0xff} },
-		"is another":      func(l *memoryLog) { l.records[0].Subject = "other" },
+	for name, spoil := range map[string]func(f *fragile, l *eventlog.Log){
+		"cannot be read": func(f *fragile, l *eventlog.Log) {
+			f.faults.Set(l.Name(), eventlogtest.Fault{First: l.Durable(), Last: l.Durable()})
+		},
+		"does not decode": func(f *fragile, l *eventlog.Log) {
+			f.append(l.Name(), eventlog.Record{Subject: "set.1.1.epoch", Data: []byte{0xff}})
+		},
+		"is another": func(f *fragile, l *eventlog.Log) { f.append(l.Name(), eventlog.Record{Subject: "other"}) },
 	} {
 		f := openFragile(t)
 		f.create(&sluicev1.ConsumerGroup{})
-		f.Close()
-		f.memory.reopen(f.memory.epoch)
-		l := f.memory.get(CatalogLog)
-		l.edit(func() { spoil(l) })
+		f.stop()
+		f.openLogs()
+		l := f.logOf(f.faults, CatalogLog)
+		spoil(f, l)
 		err := f.open()
-		if err == nil || !strings.Contains(err.Error(), "catalog") || !strings.Contains(err.Error(), "record 1") {
-			t.Errorf("%s: New() = %v, want an error that names record 1 of the catalog", name, err)
+		if record := fmt.Sprint("record ", l.Durable()); err == nil || !strings.Contains(err.Error(), "catalog") || !strings.Contains(err.Error(), record) {
+			t.Errorf("%s: New() = %v, want an error that names %s of the catalog", name, err, record)
 		}
-		l.edit(func() { l.damaged = map[uint64]bool{} })
 	}
 }
 
@@ -197,7 +236,10 @@ func TestDamagedCatalog(t *testing.T) {
 func TestAcceptedLoss(t *testing.T) {
 	f := openFragile(t)
 	f.create(&sluicev1.ConsumerGroup{})
-	f.write("a", "b", "c", "d", "e", "f", "g", "h")
+	f.write("a", "b", "c", "d", "e")
+	older := f.backup()
+	f.restart()
+	f.write("f", "g", "h")
 	got := take(t, f.Service, 7)
 	if _, err := settled(t, f.Service, got[0]); err != nil {
 		t.Fatal(err)
@@ -212,9 +254,14 @@ func TestAcceptedLoss(t *testing.T) {
 		t.Fatal(res, err)
 	}
 	// 6 and what followed are lost, and 4 was known to be acknowledged, and is lost, too.
-	l := f.eventsLog()
-	f.restart("fedcba9876543210", func() {
-		l.edit(func() { l.records = l.records[:5]; l.records[3] = eventlog.Record{} })
+	if err := os.Remove(filepath.Join(older, "mark")); err != nil { // where it is, no sequence is given twice
+		t.Fatal(err)
+	}
+	f.apart = local.Config{Dir: older, AcceptDataLoss: true}
+	f.restart(func() {
+		if err := f.stored.Delete(t.Context(), 4); err != nil {
+			t.Fatal(err)
+		}
 	})
 	f.write("x", "y") // new ones, 6 and 7
 	f.wantLetters("2 FAILURE_CAUSE_PARKED b")
@@ -235,7 +282,7 @@ func TestAcceptedLoss(t *testing.T) {
 	if n := f.log.count("the group keeps what the log still holds"); n != 1 {
 		t.Errorf("%d lines tell of the loss, want 1", n)
 	}
-	f.restart("fedcba9876543210", func() {}) // it knows of it now
+	f.restart() // it knows of it now
 	f.wantLetters("2 FAILURE_CAUSE_PARKED b")
 	if n := f.log.count("the group keeps what the log still holds"); n != 1 {
 		t.Errorf("%d lines after another restart", n)
