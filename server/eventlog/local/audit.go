@@ -54,7 +54,7 @@ type audit struct {
 	seed     maphash.Seed
 	newest   int64 // time of the newest record
 	keys     uint64
-	ids      map[uint64]uint64 // hash of what leads to a record, by its sequence, in the dedupe window
+	ids      map[[hashBytes]byte]uint64 // the newest record of each identity in the dedupe window
 	problems []string
 }
 
@@ -84,7 +84,7 @@ func (a *audit) each(ctx context.Context, kind byte, visit func(*pebble.Iterator
 
 // records sums what should lead to the records.
 func (a *audit) records(ctx context.Context) error {
-	a.ids = make(map[uint64]uint64)
+	a.ids = make(map[[hashBytes]byte]uint64)
 	a.newest = a.store.next.time
 	width := a.store.entry.window
 	oldest := a.newest / width * width // what is in an older bucket may have been forgotten
@@ -100,7 +100,7 @@ func (a *audit) records(ctx context.Context) error {
 		flags, rest := v[20], v[recordHead:]
 		if flags&hasID != 0 {
 			if int64(binary.BigEndian.Uint64(v[4:])) >= oldest { //nolint:gosec // as it was encoded
-				a.ids[sequence] = a.hash(rest[:hashBytes], sequence)
+				a.ids[[hashBytes]byte(rest[:hashBytes])] = sequence // one that came again after the window replaces the first
 			}
 			rest = rest[hashBytes:]
 		}
@@ -117,9 +117,19 @@ func (a *audit) leads(ctx context.Context) error {
 	if err := a.each(ctx, keyDeleted, func(iter *pebble.Iterator) { deleted[sequenceOf(iter.Key())] = true }); err != nil {
 		return err
 	}
-	gone := func(sequence uint64) bool { return sequence < s.next.first || deleted[sequence] }
+	err := a.each(ctx, keyLost, func(iter *pebble.Iterator) {
+		for sequence := sequenceOf(iter.Key()); sequence <= binary.BigEndian.Uint64(iter.Value()); sequence++ {
+			deleted[sequence] = true
+		}
+	})
+	if err != nil {
+		return err
+	}
+	gone := func(sequence uint64) bool {
+		return sequence < s.next.first || deleted[sequence]
+	}
 	keys := uint64(0)
-	err := a.each(ctx, keyIndex, func(iter *pebble.Iterator) {
+	err = a.each(ctx, keyIndex, func(iter *pebble.Iterator) {
 		k := iter.Key()
 		if sequence := sequenceOf(k); !gone(sequence) {
 			keys += a.hash(k[len(k)-8-hashBytes:len(k)-8], sequence)
@@ -135,11 +145,12 @@ func (a *audit) leads(ctx context.Context) error {
 			wrong++
 			return
 		}
-		sequence := binary.BigEndian.Uint64(v)
-		want, ok := a.ids[sequence]
-		delete(a.ids, sequence)
-		if ok && want != a.hash(k[len(k)-hashBytes:], sequence) || sequence > s.next.last {
+		id, sequence := [hashBytes]byte(k[len(k)-hashBytes:]), binary.BigEndian.Uint64(v)
+		switch want, ok := a.ids[id]; {
+		case sequence > s.next.last, ok && sequence > want && !gone(sequence):
 			wrong++
+		case ok && sequence == want:
+			delete(a.ids, id)
 		}
 	})
 	if keys != a.keys {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -52,6 +53,9 @@ func TestAudit(t *testing.T) {
 			if err := l.Delete(t.Context(), 5); err != nil {
 				t.Fatal(err)
 			}
+			if _, err := l.Append(t.Context(), eventlog.Record{Subject: "s", ID: "id7", Key: "chat1"}); err != nil { // a twin
+				t.Fatal(err)
+			}
 			if err := l.Trim(t.Context(), 2); err != nil {
 				t.Fatal(err)
 			}
@@ -76,5 +80,25 @@ func TestAudit(t *testing.T) {
 				t.Error("an audit has changed files")
 			}
 		})
+	}
+}
+
+// TestAuditOfAReturn finds nothing wrong with what came again after the dedupe
+// window, and was stored again.
+func TestAuditOfAReturn(t *testing.T) {
+	c := newClock()
+	e := openAt(t, Config{Dir: t.TempDir(), Clock: c.Now})
+	l, err := e.Log(t.Context(), eventlog.LogConfig{Name: "EVENTS", DedupeWindow: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if a, err := l.Append(t.Context(), eventlog.Record{Subject: "s", ID: "id"}); err != nil || a.Duplicate {
+			t.Fatalf("Append() = %+v, %v, want a new record", a, err)
+		}
+		c.Advance(2 * time.Second)
+	}
+	if problems, err := e.Audit(t.Context(), "EVENTS"); err != nil || len(problems) > 0 {
+		t.Errorf("Audit() = %q, %v, want nothing", problems, err)
 	}
 }

@@ -143,6 +143,9 @@ func (e *Engine) listener() *pebble.EventListener {
 		BackgroundError: func(error) { e.metrics.background.Inc() },
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
 			e.metrics.corrupted.Inc()
+			if _, again := e.damagedFiles.LoadOrStore(info.Path, true); again {
+				return
+			}
 			e.logger.Error("a file of the log is damaged", "file", info.Path, "err", firstLine(info.Details))
 		},
 		FlushEnd: func(info pebble.FlushInfo) {
@@ -176,6 +179,6 @@ func (l pebbleLog) Errorf(format string, args ...any) {
 // cannot go on. So the engine fails, and the goroutine that was about to go on
 // stands still until the process ends.
 func (l pebbleLog) Fatalf(format string, args ...any) {
-	l.engine.fail(fmt.Errorf(format, args...))
+	l.engine.fail(errors.New(firstLine(fmt.Errorf(format, args...))))
 	select {}
 }

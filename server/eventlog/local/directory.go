@@ -22,6 +22,9 @@ type directory struct {
 	path string
 	root *os.File // for its free space, and to notice that it was replaced
 	log  *os.File // the directory of the database, for the same; nil until that is open
+
+	other *os.File // the lock of wal_failover_dir; nil without one
+	owed  uint64   // bytes of the ballast that was dropped, until it is made again
 }
 
 // errOldLayout reports a directory of the first version, which nobody released.
@@ -102,9 +105,12 @@ const (
 
 // dropBallast makes room.
 func (d *directory) dropBallast() error {
-	err := os.Remove(d.file(ballastName))
+	info, err := os.Lstat(d.file(ballastName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	if err == nil {
+		d.owed, err = uint64(info.Size()), os.Remove(d.file(ballastName)) //nolint:gosec // not negative
 	}
 	return err
 }
@@ -122,15 +128,57 @@ func (d *directory) fillBallast(minFree uint64) error {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(allocate(f, int64(size)), f.Close())
-	if err != nil {
-		err = errors.Join(err, d.dropBallast())
+	if err = errors.Join(allocate(f, int64(size)), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
 	}
+	d.owed = 0
+	return nil
+}
+
+// owner names, in the data directory and in wal_failover_dir, whose the latter is:
+// two gateways that shared one would overwrite each other's write-ahead log.
+const owner = "owner"
+
+// claim makes sure that nobody else uses other, a directory on another disk. It
+// only looks, unless take is set: then other is this directory's from now on.
+func (d *directory) claim(other string, take bool) error {
+	own, err := os.ReadFile(d.file(owner))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	theirs, err := os.ReadFile(filepath.Join(other, owner)) //nolint:gosec // the operator names it
+	switch {
+	case err == nil && string(own) != string(theirs):
+		return fmt.Errorf("wal_failover_dir %s is the one of another data_dir: each needs its own", other)
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
+	case !take:
+		return nil
+	}
+	if len(own) == 0 {
+		own = []byte(epochText(newEpoch()) + "\n")
+		if err := os.WriteFile(d.file(owner), own, 0o600); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(other, 0o700); err != nil {
+		return err
+	}
+	if d.other, err = os.OpenFile(filepath.Join(other, owner), os.O_CREATE|os.O_RDWR, 0o600); err != nil { //nolint:gosec // the operator names it
+		return err
+	}
+	if err := lockFile(d.other); err != nil {
+		return fmt.Errorf("wal_failover_dir %s: another process uses it: %w", other, err)
+	}
+	_, err = d.other.WriteAt(own, 0)
 	return err
 }
 
 func (d *directory) close() error {
 	err := d.root.Close()
+	if d.other != nil {
+		err = errors.Join(err, d.other.Close())
+	}
 	if d.log != nil {
 		err = errors.Join(err, d.log.Close())
 	}

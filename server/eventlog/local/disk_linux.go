@@ -20,3 +20,8 @@ func freeSpace(f *os.File) (uint64, error) {
 func allocate(f *os.File, size int64) error {
 	return os.NewSyscallError("fallocate", unix.Fallocate(int(f.Fd()), 0, 0, size))
 }
+
+// lockFile locks f for this process until f is closed, or fails at once.
+func lockFile(f *os.File) error {
+	return os.NewSyscallError("flock", unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB))
+}

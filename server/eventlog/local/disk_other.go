@@ -15,3 +15,7 @@ func allocate(f *os.File, size int64) error {
 	_, err := f.Write(make([]byte, size))
 	return err
 }
+
+// lockFile does not lock here: that two gateways share no directory is for the
+// operator to see to.
+func lockFile(*os.File) error { return nil }

@@ -101,14 +101,16 @@ type Engine struct {
 	reads  chan struct{} // a place for each read under way
 	sweep  chan struct{} // size 1: a log is over its bounds
 
-	started    time.Time
-	applying   atomic.Int64          // since when, by uptime, the writer works on its group; 0 when idle
-	syncing    atomic.Int64          // since when the syncer's group is under way; 0 when idle
-	short      atomic.Bool           // the disk has less than MinFree left
-	unfiltered atomic.Bool           // a filter of the identities is damaged
-	flushes    atomic.Pointer[error] // why they fail
-	compacts   atomic.Pointer[error] // why compactions fail
-	trouble    chan error            // size 1: an error of the background work, for who opens
+	started      time.Time
+	applying     atomic.Int64          // since when, by uptime, the writer works on its group; 0 when idle
+	syncing      atomic.Int64          // since when the syncer's group is under way; 0 when idle
+	short        atomic.Bool           // the disk has less than MinFree left
+	unfiltered   atomic.Bool           // a filter of the identities is damaged
+	flushes      atomic.Pointer[error] // why they fail
+	compacts     atomic.Pointer[error] // why compactions fail
+	reported     atomic.Int64          // when, by uptime, damaged identities were last logged
+	damagedFiles sync.Map              // paths that were logged
+	trouble      chan error            // size 1: an error of the background work, for who opens
 
 	closing    chan struct{} // closed when Close begins
 	over       chan struct{} // closed when nothing waits for an outcome any more

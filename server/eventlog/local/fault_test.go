@@ -475,6 +475,9 @@ func TestRefusedStarts(t *testing.T) {
 		if err := l.Scan(t.Context(), 1, 21, func(eventlog.Record) error { n++; return nil }); err != nil || n != 11 {
 			t.Errorf("Scan() = %v, %d records, want the first 10 and the new one", err, n)
 		}
+		if s := l.State(); s.Count != 11 {
+			t.Errorf("State() = %+v, want 11 records", s)
+		}
 		closeEngine(t, e)
 		openAt(t, Config{Dir: older, tune: small}) // accepted is accepted
 	})

@@ -74,8 +74,15 @@ func (e *Engine) lookUp(key []byte) ([]byte, error) {
 
 func (e *Engine) reportIdentities(err error) {
 	e.metrics.identities.Inc()
+	if last, now := e.reported.Load(), e.uptime(); last != 0 && now-last < int64(reportInterval) {
+		return
+	}
+	e.reported.Store(e.uptime())
 	e.logger.Error("identities are damaged: a callback that comes again may be stored twice", "err", firstLine(err))
 }
+
+// reportInterval is how often at most damaged identities are logged.
+const reportInterval = time.Minute
 
 // rebuildFilters has the tables of identities written anew.
 func (e *Engine) rebuildFilters() {

@@ -3,6 +3,7 @@ package local
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/sluicegate/sluice/server/eventlog"
@@ -75,4 +76,25 @@ func during(t *testing.T, cfg Config, use func(*Engine)) {
 	}
 	use(e)
 	closeEngine(t, e)
+}
+
+// TestSharedFailoverDirectory refuses a second gateway on one wal_failover_dir,
+// and a directory that was another's.
+func TestSharedFailoverDirectory(t *testing.T) {
+	other := t.TempDir()
+	e := openAt(t, Config{Dir: t.TempDir(), WALFailoverDir: other})
+	second := t.TempDir()
+	if _, err := Open(t.Context(), Config{Dir: second, WALFailoverDir: other}); err == nil || !strings.Contains(err.Error(), "another data_dir") {
+		t.Errorf("Open() with another's wal_failover_dir = %v", err)
+	}
+	copied := t.TempDir()
+	copyDir(t, copied, e.cfg.Dir)
+	if _, err := Open(t.Context(), Config{Dir: copied, WALFailoverDir: other}); err == nil || !strings.Contains(err.Error(), "another process uses it") {
+		t.Errorf("Open() of a copy with the same wal_failover_dir = %v", err)
+	}
+	closeEngine(t, e)
+	if _, err := Open(t.Context(), Config{Dir: second, WALFailoverDir: other}); err == nil || !strings.Contains(err.Error(), "another data_dir") {
+		t.Errorf("Open() with a wal_failover_dir that was another's = %v", err)
+	}
+	openAt(t, Config{Dir: e.cfg.Dir, WALFailoverDir: other})
 }

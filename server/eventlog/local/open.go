@@ -90,6 +90,9 @@ func newEngine(cfg Config, create bool) (*Engine, error) {
 
 // start checks what is there, opens it for writing, and begins to work.
 func (e *Engine) start() error {
+	if err := e.claim(false); err != nil {
+		return err
+	}
 	first, second, err := e.readMarks()
 	if err != nil {
 		return err
@@ -111,6 +114,9 @@ func (e *Engine) start() error {
 	}
 	if len(losses) > 0 && !e.cfg.AcceptDataLoss {
 		return losses[0].err
+	}
+	if err := e.claim(true); err != nil {
+		return err
 	}
 	if free, err := freeSpace(e.dir.root); err == nil && free < e.cfg.MinFree {
 		if err := e.dir.dropBallast(); err != nil {
@@ -140,6 +146,14 @@ func (e *Engine) start() error {
 	e.workers.Go(e.writer)
 	e.workers.Go(e.syncer)
 	return nil
+}
+
+// claim makes sure that wal_failover_dir, if there is one, is nobody else's.
+func (e *Engine) claim(take bool) error {
+	if e.cfg.WALFailoverDir == "" {
+		return nil
+	}
+	return e.dir.claim(e.cfg.WALFailoverDir, take)
 }
 
 // readMarks reads the mark in the data directory, and the one on the other disk.

@@ -75,7 +75,7 @@ func (e *Engine) watch() {
 		return // the next write will say what is wrong
 	}
 	e.metrics.free.Set(float64(free))
-	short := free < e.cfg.MinFree
+	short := free < e.cfg.MinFree+e.dir.owed
 	switch {
 	case e.short.Swap(short) == short:
 	case short:
