@@ -196,7 +196,7 @@ func (s *Server) newServices(ctx context.Context, callbacks *ingest.Service, eve
 		return services{}, err
 	}
 	if err := s.openLeases(ctx); err != nil {
-		return services{}, openError("open the consumer groups", err)
+		return services{}, s.openError("open the consumer groups", err)
 	}
 	s.groups, err = group.New(ctx, group.Config{
 		Engine:     s.engine,
@@ -208,7 +208,7 @@ func (s *Server) newServices(ctx context.Context, callbacks *ingest.Service, eve
 		Registerer: s.cfg.Registry,
 	})
 	if err != nil {
-		return services{}, openError("open the consumer groups", err)
+		return services{}, s.openError("open the consumer groups", err)
 	}
 	retyper := &retype.Retyper{Events: subscriptions, Ingest: callbacks, Draining: s.draining, Logger: s.logger}
 	return services{

@@ -28,7 +28,7 @@ func (s *Server) openEngine(ctx context.Context) error {
 			Registerer:     s.cfg.Registry,
 		})
 		if err != nil {
-			return openError("open the log", err)
+			return s.openError("open the log", err)
 		}
 		s.engine, s.maxRecord = e, maxRecord
 		return nil
@@ -43,7 +43,7 @@ func (s *Server) openEngine(ctx context.Context) error {
 		Registerer:     s.cfg.Registry,
 	})
 	if err != nil {
-		return openError("open the log", err)
+		return s.openError("open the log", err)
 	}
 	s.engine, s.cluster, s.maxRecord = e, e, min(maxRecord, e.MaxRecord())
 	return nil
@@ -59,7 +59,7 @@ func (s *Server) openLogs(ctx context.Context) (events, inQuarantine *eventlog.L
 		DropOldest:   s.cfg.OnFull == OnFullDropOldest,
 	})
 	if err != nil {
-		return nil, nil, openError("open the log", err)
+		return nil, nil, s.openError("open the log", err)
 	}
 	inQuarantine, err = s.engine.Log(ctx, eventlog.LogConfig{
 		Name:         quarantineLog,
@@ -70,7 +70,7 @@ func (s *Server) openLogs(ctx context.Context) (events, inQuarantine *eventlog.L
 		Deletes:      true,
 	})
 	if err != nil {
-		return nil, nil, openError("open the quarantine", err)
+		return nil, nil, s.openError("open the quarantine", err)
 	}
 	return events, inQuarantine, nil
 }
@@ -109,12 +109,17 @@ func (s *Server) checkMaxBody() (Size, error) {
 }
 
 // openError returns err as something to act on.
-func openError(doing string, err error) error {
+func (s *Server) openError(doing string, err error) error {
 	var lost *eventlog.DataLossError
-	if errors.As(err, &lost) {
-		return fmt.Errorf("%s: %w; put the data back from a copy, or go on with what is left with --accept-data-loss", doing, err)
+	switch {
+	case !errors.As(err, &lost):
+		return fmt.Errorf("%s: %w", doing, err)
+	case s.cfg.AcceptDataLoss:
+		return fmt.Errorf("%s: %w; --accept-data-loss cannot help: put the data back from a copy", doing, err)
+	case lost.Log == "": // perhaps only its write-ahead log, and that can be cut
+		return fmt.Errorf("%s: %w; put the data back from a copy, or try to go on with what is left with --accept-data-loss", doing, err)
 	}
-	return fmt.Errorf("%s: %w", doing, err)
+	return fmt.Errorf("%s: %w; put the data back from a copy, or go on with what is left with --accept-data-loss", doing, err)
 }
 
 // A StorageError is what Run returns when the storage has failed for good. What

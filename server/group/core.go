@@ -31,8 +31,9 @@ type core struct {
 	// the dead letters yet. The group reads no further meanwhile.
 	damaged feed
 
-	ahead int  // about how many events were read and not handed out
-	sated bool // reading on can wait, see readEnough
+	oldest uint64 // nothing before it is in the log, as far as the group knows
+	ahead  int    // about how many events were read and not handed out
+	sated  bool   // reading on can wait, see readEnough
 
 	replace  bool   // the next write is a snapshot
 	snapshot uint64 // position at the newest one
@@ -157,7 +158,7 @@ func (c *core) take(f feed) {
 		return
 	}
 	if f.first > 0 {
-		c.scheduler.Truncate(f.first)
+		c.truncate(f.first)
 	}
 	for _, e := range f.events {
 		c.scheduler.Append(e)
@@ -167,6 +168,30 @@ func (c *core) take(f feed) {
 	if len(c.sessions)+len(c.pulls) > 0 {
 		c.service.shelf.put(f.records...)
 		c.sated = c.readEnough()
+	}
+}
+
+// truncate settles what retention has removed before first, and says so: nobody
+// will get it.
+func (c *core) truncate(first uint64) {
+	c.oldest = max(c.oldest, first)
+	unread := first - min(first, c.scheduler.Position()+1)
+	before := c.scheduler.Unsettled()
+	c.scheduler.Truncate(first)
+	pending := before - c.scheduler.Unsettled()
+	if pending == 0 && unread == 0 {
+		return
+	}
+	c.service.metrics.removed.WithLabelValues(c.name).Add(float64(pending))
+	c.service.logger.Warn("retention has removed events before a consumer group had settled them",
+		"group", c.name, "pending_events", pending, "unread_events", unread, "first_sequence", first)
+}
+
+// notice settles what retention has removed by now.
+func (c *core) notice() {
+	if first := c.service.events.State().First; first > c.oldest {
+		c.truncate(min(first, c.scheduler.Position()+1))
+		c.oldest = first
 	}
 }
 

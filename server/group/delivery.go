@@ -142,7 +142,7 @@ func (r *runner) dropRemoved(ctx context.Context, leases []uint64, events int) e
 		for _, id := range leases {
 			c.scheduler.Settle(id, schedule.Verdict{Kind: schedule.Ack})
 		}
-		c.scheduler.Truncate(min(first, c.scheduler.Position()+1))
+		c.truncate(min(first, c.scheduler.Position()+1))
 		return nil
 	}})
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/apierror"
@@ -72,5 +73,30 @@ func TestMaxMembers(t *testing.T) {
 	}
 	if _, err := s.Pull(t.Context(), &sluicev1.PullRequest{ConsumerGroupId: "w", Member: "late"}); err != nil {
 		t.Errorf("a pull after a member has left: %v", err)
+	}
+}
+
+// TestRemovedIsSaid removes events that a group has not settled: they are not
+// pending any more, and a log line and a metric say that nobody will get them.
+func TestRemovedIsSaid(t *testing.T) {
+	f := openFragile(t)
+	f.create(&sluicev1.ConsumerGroup{})
+	f.write("a", "b", "c", "d", "e")
+	pending := func(n uint32) {
+		t.Helper()
+		for end := time.Now().Add(20 * time.Second); f.standing().GetPending() != n; {
+			if time.Now().After(end) {
+				t.Fatalf("status = %v, want %d pending", f.standing(), n)
+			}
+		}
+	}
+	pending(5)
+	if err := f.events.Trim(t.Context(), 4); err != nil {
+		t.Fatal(err)
+	}
+	pending(2)
+	said := f.log.count("retention has removed events", "group=w", "pending_events=3", "first_sequence=4")
+	if v := f.metric("sluice_group_removed_events_total"); said != 1 || v != "3" {
+		t.Errorf("%d lines, metric %s, want 1 and 3", said, v)
 	}
 }

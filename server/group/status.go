@@ -36,6 +36,7 @@ type standing struct {
 func (r *runner) standing(ctx context.Context, details bool) (*standing, error) {
 	st := &standing{}
 	err := r.call(ctx, func(c *core) error {
+		c.notice()
 		st.Status = c.scheduler.Status()
 		st.position, st.durable = c.scheduler.Position(), c.service.events.Durable()
 		st.now = time.Now()

@@ -12,7 +12,7 @@ import (
 // testLeases lets two gateways hold a lease in turn: released, and lost by the
 // one that cannot reach the cluster any more.
 func testLeases(t *testing.T, one, two *Engine, link *natstest.Link) {
-	const ttl = time.Second
+	const ttl = 2 * time.Second
 	open := func(e *Engine, value string) *Leases {
 		l, err := e.Leases(t.Context(), LeaseConfig{Bucket: "L", Value: value, TTL: ttl})
 		if err != nil {

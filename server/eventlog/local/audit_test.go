@@ -87,7 +87,8 @@ func TestAudit(t *testing.T) {
 // window, and was stored again.
 func TestAuditOfAReturn(t *testing.T) {
 	c := newClock()
-	e := openAt(t, Config{Dir: t.TempDir(), Clock: c.Now})
+	dir := t.TempDir()
+	e := openAt(t, Config{Dir: dir, Clock: c.Now})
 	l, err := e.Log(t.Context(), eventlog.LogConfig{Name: "EVENTS", DedupeWindow: time.Second})
 	if err != nil {
 		t.Fatal(err)
@@ -98,6 +99,11 @@ func TestAuditOfAReturn(t *testing.T) {
 		}
 		c.Advance(2 * time.Second)
 	}
+	closeEngine(t, e)
+	if e, err = OpenReadOnly(t.Context(), Config{Dir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	defer closeEngine(t, e)
 	if problems, err := e.Audit(t.Context(), "EVENTS"); err != nil || len(problems) > 0 {
 		t.Errorf("Audit() = %q, %v, want nothing", problems, err)
 	}

@@ -153,3 +153,7 @@ func (s *Scheduler) Members() []MemberStatus {
 	slices.SortFunc(all, func(a, b MemberStatus) int { return cmp.Compare(a.Name, b.Name) })
 	return all
 }
+
+// Unsettled returns how many events the group holds: pending, outstanding, or
+// dead letters. It costs nothing.
+func (s *Scheduler) Unsettled() int { return s.events.live }
