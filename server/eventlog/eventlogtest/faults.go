@@ -67,16 +67,16 @@ func (f *Faults) of(log string) Fault {
 
 // Log implements eventlog.Engine.
 func (f *Faults) Log(ctx context.Context, cfg eventlog.LogConfig) (*eventlog.Log, error) {
-	log, err := f.Engine.Log(ctx, cfg)
+	l, err := f.Engine.Log(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	b := f.logs[cfg.Name]
-	if b == nil || b.Log != log {
-		b = &broken{Log: log, faults: f}
-		b.shown = eventlog.NewLog(log.Config(), log.Epoch(), log.Durable(), b, f.options)
+	if b == nil || b.Log != l {
+		b = &broken{Log: l, faults: f}
+		b.shown = eventlog.NewLog(l.Config(), l.Epoch(), l.Durable(), b, f.options)
 		f.logs[cfg.Name] = b
 	}
 	return b.shown, nil
