@@ -144,6 +144,7 @@ func TestEarliestMovesWithRetention(t *testing.T) {
 			for i := range 200 {
 				g.post(large(i))
 			}
+			g.retained() // or it could pass the stream on its way
 			if err := st.run(g.ctx); !errors.Is(err, errStopped) {
 				t.Fatalf("run() = %v, want errStopped", err)
 			}
