@@ -221,7 +221,7 @@ func (l *ledger) forge(t *testing.T, g *gateway) {
 	t.Helper()
 	id := fmt.Sprintf("forged-%d", len(l.forged))
 	p := callback(id, "chat-00", 16)
-	if status, _ := send(l.client, g.callbacks+"/hook-7f3a9c/message", bytes.Replace(p.body, []byte(token), []byte("wrong"), 1)); status != http.StatusUnauthorized && g.alive() {
+	if status, _ := send(l.client, g.callbacks+"/hook-7f3a9c/message", bytes.Replace(p.body, []byte(token), []byte("wrong"), 1)); status != http.StatusUnauthorized && status != 0 { // 0: it was killed before it answered
 		t.Errorf("a callback with a wrong token is answered %d", status)
 	}
 	l.forged[id] = true
