@@ -29,18 +29,11 @@ func (e *Engine) Audit(ctx context.Context, name string) (problems []string, err
 		return nil, err
 	}
 	first, second, err := e.readMarks()
-	places := newer(first, second)
 	if err != nil {
 		return nil, err
 	}
-	if i := int(s.entry.slot); i < len(places) && places[i].valid && places[i].mark.number == s.entry.number {
-		reason, err := s.compare(places[i].mark, true)
-		if reason != "" {
-			a.problems = append(a.problems, reason)
-		}
-		return a.problems, err
-	}
-	reason, err := s.compare(mark{}, false)
+	m, at := s.markIn(newer(first, second))
+	reason, err := s.compare(m, at >= 0)
 	if reason != "" {
 		a.problems = append(a.problems, reason)
 	}

@@ -268,10 +268,8 @@ func (e *Engine) compare(places []place) ([]loss, error) {
 	known := make(map[uint32]bool)
 	for _, s := range e.stores {
 		known[s.entry.number] = true
-		l := loss{name: s.name, place: -1}
-		if i := int(s.entry.slot); i < len(places) && places[i].valid && places[i].mark.number == s.entry.number {
-			l.mark, l.place = places[i].mark, i
-		}
+		l := loss{name: s.name}
+		l.mark, l.place = s.markIn(places)
 		reason, err := s.compare(l.mark, l.place >= 0)
 		if err != nil {
 			return nil, err
@@ -298,6 +296,14 @@ func (e *Engine) compare(places []place) ([]loss, error) {
 		}
 	}
 	return losses, nil
+}
+
+// markIn returns the mark of the log and where it is; -1 when there is none.
+func (s *store) markIn(places []place) (m mark, at int) {
+	if i := int(s.entry.slot); i < len(places) && places[i].valid && places[i].mark.number == s.entry.number {
+		return places[i].mark, i
+	}
+	return mark{}, -1
 }
 
 // unreadable reads the whole log and returns what of it is damaged.
