@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/sluicegate/sluice/server/apierror"
+	"github.com/sluicegate/sluice/server/eventlog"
 )
 
 // requestIDHeader carries the id that ties an answer to the lines of our log:
@@ -225,7 +226,7 @@ func newRequestMetrics(r prometheus.Registerer) (*requestMetrics, error) {
 			Help: "Calls of the gRPC and HTTP APIs that run now, streams among them, by method.",
 		}, []string{"method"}),
 	}
-	return m, registerAll(r, m.total, m.duration, m.open)
+	return m, eventlog.Register(r, m.total, m.duration, m.open)
 }
 
 func (m *requestMetrics) around(ctx context.Context, c call, next func(context.Context) error) error {

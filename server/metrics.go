@@ -1,7 +1,6 @@
 package server
 
 import (
-	"errors"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -10,18 +9,9 @@ import (
 	"github.com/sluicegate/sluice/server/eventlog"
 )
 
-// registerAll registers each collector and reports those that it could not.
-func registerAll(r prometheus.Registerer, collectors ...prometheus.Collector) error {
-	var errs []error
-	for _, c := range collectors {
-		errs = append(errs, r.Register(c))
-	}
-	return errors.Join(errs...)
-}
-
 // registerMetrics registers what the server itself measures.
 func (s *Server) registerMetrics(r prometheus.Registerer, logs map[string]*eventlog.Log) error {
-	return registerAll(r,
+	return eventlog.Register(r,
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		collectors.NewBuildInfoCollector(),

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sluicegate/sluice/server/eventlog"
 	"github.com/sluicegate/sluice/server/failpoint"
 	"github.com/sluicegate/sluice/server/ingest"
 )
@@ -69,7 +70,7 @@ func newReloader(
 		r.total.WithLabelValues(outcome) // there from the start
 	}
 	r.last.Set(1)
-	return r, registerAll(cfg.Registry, r.total, r.last)
+	return r, eventlog.Register(cfg.Registry, r.total, r.last)
 }
 
 // asLoaded returns c as LoadConfig returned it.

@@ -138,7 +138,7 @@ func (l *Log) Follow(ctx context.Context, from uint64, visit func(Step) error) e
 		case errors.Is(err, ErrClosed):
 			return err
 		default:
-			if err := pause(ctx, retryDelay); err != nil {
+			if err := Pause(ctx, retryDelay); err != nil {
 				return err
 			}
 			continue
@@ -154,8 +154,8 @@ func (l *Log) Follow(ctx context.Context, from uint64, visit func(Step) error) e
 // not be read.
 const retryDelay = 100 * time.Millisecond
 
-// pause waits for d, or returns the error of ctx.
-func pause(ctx context.Context, d time.Duration) error {
+// Pause waits for d, or returns the error of ctx.
+func Pause(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

@@ -61,7 +61,7 @@ func (s *Service) follow() {
 		if gone := (*eventlog.TruncatedError)(nil); err == nil || errors.As(err, &gone) {
 			err = s.catchUp(s.ctx)
 		}
-		if errors.Is(err, eventlog.ErrClosed) || err != nil && pause(s.ctx, retryDelay) != nil {
+		if errors.Is(err, eventlog.ErrClosed) || err != nil && eventlog.Pause(s.ctx, retryDelay) != nil {
 			return
 		}
 	}

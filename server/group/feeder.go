@@ -105,15 +105,3 @@ func (f *feeder) send(ctx context.Context, out feed) error {
 		return ctx.Err()
 	}
 }
-
-// pause waits for d, or returns the error of ctx.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}

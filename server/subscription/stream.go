@@ -190,7 +190,7 @@ func (st *stream) run(ctx context.Context) error {
 		case expired:
 			err = nil
 		case errors.Is(err, eventlog.ErrUnavailable):
-			err = pause(ctx, retryDelay)
+			err = eventlog.Pause(ctx, retryDelay)
 		}
 		if err != nil {
 			return err
@@ -283,7 +283,7 @@ func (st *stream) push(ctx context.Context, e *sluicev1.Event, size int) error {
 			if err := st.flush(); err != nil {
 				return err
 			}
-			if err := pause(ctx, d); err != nil {
+			if err := eventlog.Pause(ctx, d); err != nil {
 				return err
 			}
 		}
@@ -344,18 +344,6 @@ func (st *stream) send(frame *sluicev1.SubscribeResponse) error {
 	err := st.out.Send(frame)
 	st.sent = time.Now()
 	return err
-}
-
-// pause waits for d, or returns the error of ctx.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 func earlier(a, b time.Time) time.Time {
