@@ -58,7 +58,7 @@ func (r *runner) deliveries(ctx context.Context, all []schedule.Delivery, raw bo
 		}
 	}
 	if removed > 0 {
-		return out, r.dropRemoved(ctx, empty, removed)
+		return out, r.dropRemoved(ctx, empty)
 	}
 	return out, nil
 }
@@ -135,14 +135,15 @@ func (r *runner) reportDamage(first, last uint64, err error) {
 
 // dropRemoved settles what retention has removed, so that it does not come one
 // by one.
-func (r *runner) dropRemoved(ctx context.Context, leases []uint64, events int) error {
-	r.service.metrics.removed.WithLabelValues(r.name).Add(float64(events))
+func (r *runner) dropRemoved(ctx context.Context, leases []uint64) error {
 	first := r.service.events.State().First
 	return r.post(ctx, input{do: func(c *core) error {
+		before := c.scheduler.Unsettled()
 		for _, id := range leases {
 			c.scheduler.Settle(id, schedule.Verdict{Kind: schedule.Ack})
 		}
-		c.truncate(min(first, c.scheduler.Position()+1))
+		r.service.metrics.removed.WithLabelValues(r.name).Add(float64(before - c.scheduler.Unsettled()))
+		c.truncate(min(first, c.scheduler.Position()+1)) // which counts the rest
 		return nil
 	}})
 }
