@@ -288,10 +288,22 @@ func (h *Lease) Held() bool {
 func (h *Lease) Release(ctx context.Context) {
 	h.stop()
 	<-h.lost
-	if kv, err := h.leases.bucket(ctx); err == nil {
-		_ = kv.Delete(ctx, h.name, jetstream.LastRevision(h.revision))
+	kv, err := h.leases.bucket(ctx)
+	if err != nil {
+		return
+	}
+	err = kv.Delete(ctx, h.name, jetstream.LastRevision(h.revision))
+	if !errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
+		return
+	}
+	// It is another's, or was renewed by what stop interrupted.
+	if entry, err := kv.Get(ctx, h.name); err == nil && string(entry.Value()) == h.value() {
+		_ = kv.Delete(ctx, h.name, jetstream.LastRevision(entry.Revision()))
 	}
 }
+
+// value is what the bucket holds for the lease.
+func (h *Lease) value() string { return h.leases.owner + " " + h.leases.cfg.Value }
 
 // renew renews the lease three times in its TTL, counted from before each
 // renewal was sent: at the server it lasts longer.
@@ -335,8 +347,7 @@ func (h *Lease) extend(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	value := h.leases.owner + " " + h.leases.cfg.Value
-	revision, err := kv.Update(ctx, h.name, []byte(value), h.revision)
+	revision, err := kv.Update(ctx, h.name, []byte(h.value()), h.revision)
 	if errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
 		entry, err := kv.Get(ctx, h.name)
 		switch {
@@ -344,7 +355,7 @@ func (h *Lease) extend(ctx context.Context) error {
 			return errTaken // it ran out, or somebody removed it
 		case err != nil:
 			return err
-		case string(entry.Value()) != value:
+		case string(entry.Value()) != h.value():
 			return errTaken
 		}
 		revision = entry.Revision()
