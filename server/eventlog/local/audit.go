@@ -69,7 +69,7 @@ func (a *audit) each(ctx context.Context, kind byte, visit func(*pebble.Iterator
 		return nil
 	})
 	if isDamage(err) {
-		a.problems = append(a.problems, fmt.Sprintf("what leads to its records (%c) is damaged: %v", kind, err))
+		a.problems = append(a.problems, fmt.Sprintf("what leads to its records (%c) is damaged: %s", kind, firstLine(err)))
 		return nil
 	}
 	return err

@@ -216,17 +216,17 @@ func (e *Engine) Close(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	select {
-	case <-wait(&e.background):
-	case <-ctx.Done():
-		return fmt.Errorf("end background work: %w", ctx.Err())
-	}
 	for range cap(e.reads) {
 		select {
 		case e.reads <- struct{}{}:
 		case <-ctx.Done():
 			return fmt.Errorf("finish reads: %w", ctx.Err())
 		}
+	}
+	select {
+	case <-wait(&e.background):
+	case <-ctx.Done():
+		return fmt.Errorf("end background work: %w", ctx.Err())
 	}
 	done := make(chan error, 1) // nobody may be there any more
 	go func() { done <- e.closeFiles() }()

@@ -86,8 +86,18 @@ const reportInterval = time.Minute
 
 // rebuildFilters has the tables of identities written anew.
 func (e *Engine) rebuildFilters() {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := e.whileOpen()
 	defer cancel()
+	if err := e.db.Compact(ctx, []byte{keyIdentity}, []byte{keyIdentity + 1}, false); err != nil {
+		e.logger.Warn("damaged tables of identities could not be written anew", "err", err)
+		return
+	}
+	e.unfiltered.Store(false)
+}
+
+// whileOpen returns a context that ends when the engine closes or fails.
+func (e *Engine) whileOpen() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		select {
 		case <-e.over:
@@ -95,11 +105,7 @@ func (e *Engine) rebuildFilters() {
 		case <-ctx.Done():
 		}
 	}()
-	if err := e.db.Compact(ctx, []byte{keyIdentity}, []byte{keyIdentity + 1}, false); err != nil {
-		e.logger.Warn("damaged tables of identities could not be written anew", "err", err)
-		return
-	}
-	e.unfiltered.Store(false)
+	return ctx, cancel
 }
 
 // forget removes the identities that are too old to matter. It is the writer's.

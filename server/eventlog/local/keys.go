@@ -17,8 +17,9 @@ import (
 //	x | log | first                                 → last: lost, and the loss was accepted
 //	i | log | bucket of time | id                   → sequence, time
 //	k | log | bucket of sequences | hash | sequence → nothing
+//	b | log | bucket of sequences                   → nothing: this part of k is not complete
 //
-// Removing the oldest records is one DeleteRange each of r, d and k, and of i
+// Removing the oldest records is one DeleteRange each of r, d, x, k and b, and of i
 // one for a bucket that has grown too old. Nothing is rewritten for it.
 const (
 	keyName     = 'l'
@@ -29,6 +30,7 @@ const (
 	keyLost     = 'x'
 	keyIdentity = 'i'
 	keyIndex    = 'k'
+	keyRebuild  = 'b'
 )
 
 // indexBits is how many low bits of a sequence share a bucket of the key index:

@@ -134,7 +134,7 @@ func (e *Engine) drop(g *group, s *store) error {
 	}
 	must(g.batch.Delete(nameKey(s.name), nil))
 	must(g.batch.Delete(logKey(keyState, s.entry.number), nil))
-	for _, kind := range []byte{keyRecord, keyDeleted, keyLost, keyIdentity, keyIndex} {
+	for _, kind := range []byte{keyRecord, keyDeleted, keyLost, keyIdentity, keyIndex, keyRebuild} {
 		must(g.batch.DeleteRange(logKey(kind, s.entry.number), logKey(kind, s.entry.number+1), nil))
 	}
 	s.gone.Store(true) // readers must know before the records are gone

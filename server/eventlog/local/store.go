@@ -40,9 +40,10 @@ type store struct {
 
 	log *eventlog.Log // made, once everybody may use it; the engine's mu guards it
 
-	mu      sync.Mutex
-	seen    eventlog.State           // what is durable
-	damaged []*eventlog.DamagedError // what reads have met: to read it again takes Pebble a second
+	mu       sync.Mutex
+	seen     eventlog.State           // what is durable
+	damaged  []*eventlog.DamagedError // what reads have met: to read it again takes Pebble a second
+	rebuilds map[uint64]struct{}      // buckets of the key index that are not complete
 }
 
 // open makes the Log over s, unless that was done. It is the writer's.
@@ -52,6 +53,9 @@ func (s *store) open(g *group, cfg eventlog.LogConfig) error {
 	}
 	s.cfg = cfg
 	if err := s.measure(); err != nil {
+		return err
+	}
+	if err := s.resumeRebuilds(); err != nil {
 		return err
 	}
 	if g != nil && int64(cfg.DedupeWindow) > maxBuckets*s.entry.window {
@@ -265,6 +269,8 @@ func (s *store) trim(g *group, sequence uint64) error {
 	for _, kind := range []byte{keyRecord, keyDeleted, keyLost} { // no lost range goes beyond sequence
 		must(g.batch.DeleteRange(logKey(kind, number), sequenceKey(kind, number, sequence), nil))
 	}
-	must(g.batch.DeleteRange(logKey(keyIndex, number), sequenceKey(keyIndex, number, sequence>>indexBits), nil))
+	for _, kind := range []byte{keyIndex, keyRebuild} {
+		must(g.batch.DeleteRange(logKey(kind, number), sequenceKey(kind, number, sequence>>indexBits), nil))
+	}
 	return failpoint.Hit("during-trim")
 }
