@@ -71,6 +71,7 @@ func (s *store) put(g *group, r *stored, size int) {
 			g.ids = make(map[identity]uint64)
 		}
 		g.ids[identity{number, r.id}] = r.Sequence
+		s.identities.add(r.id, r.Time.UnixNano(), r.Time.UnixNano()-int64(s.cfg.DedupeWindow))
 	}
 	if r.Key != "" {
 		must(g.batch.Set(indexKey(number, r.key, r.Sequence), nil, nil))

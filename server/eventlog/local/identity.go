@@ -30,6 +30,9 @@ func (s *store) lookUp(g *group, id [hashBytes]byte, at int64) (sequence uint64,
 	if sequence, found = g.ids[identity{s.entry.number, id}]; found {
 		return sequence, true, nil
 	}
+	if !s.identities.may(id) {
+		return 0, false, nil
+	}
 	newest, oldest := s.bucket(at), s.bucket(at-int64(s.cfg.DedupeWindow))
 	for b := newest; ; b-- {
 		v, err := s.engine.lookUp(identityKey(s.entry.number, b, id))

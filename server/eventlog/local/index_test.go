@@ -130,14 +130,14 @@ func sequencesOf(t *testing.T, l *eventlog.Log, key string, reverse bool) (found
 	}
 }
 
-// waitRebuilt waits until the index of the log is whole again.
-func waitRebuilt(t *testing.T, e *Engine) {
+// waitFor waits for a condition.
+func waitFor(t *testing.T, met func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); e.known("A").rebuilding(0); <-tick.C {
+	for deadline := time.Now().Add(30 * time.Second); !met(); <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatal("the index was not made anew in time")
+			t.Fatal("the condition was not met in time")
 		}
 	}
 }
@@ -155,7 +155,7 @@ func TestDamagedIndex(t *testing.T) {
 		t.Fatalf("Audit() of a damaged index = %q, %v, want a problem", problems, err)
 	}
 	wantIndexed(t, l, want)
-	waitRebuilt(t, e)
+	waitFor(t, func() bool { return !e.known("A").rebuilding(0) })
 	wantIndexed(t, l, want)
 	q := search{hash: hashOf("chat0"), low: 1, high: indexed, visit: func(uint64) (bool, error) { return true, nil }}
 	if complete, err := e.known("A").findIndexed(&q); !complete || err != nil {
@@ -180,7 +180,7 @@ func TestRebuildGoesOn(t *testing.T) {
 	e = openAt(t, Config{Dir: kill(t, e), tune: tiny})
 	l := openLog(t, e, eventlog.LogConfig{Name: "A"})
 	wantIndexed(t, l, want)
-	waitRebuilt(t, e)
+	waitFor(t, func() bool { return !e.known("A").rebuilding(0) })
 	wantIndexed(t, l, want)
 	if problems, err := e.Audit(t.Context(), "A"); err != nil || len(problems) > 0 {
 		t.Errorf("Audit() after the index was made anew = %q, %v", problems, err)

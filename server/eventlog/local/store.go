@@ -32,7 +32,8 @@ type store struct {
 	since        time.Time // when that record was stored
 	deleted      uint64    // records after next.first that Delete removed
 	deletedBytes uint64
-	forgotten    uint64        // buckets of identities before it are removed
+	forgotten    uint64 // buckets of identities before it are removed
+	identities   identities
 	made         *eventlog.Log // nil until the log is opened
 
 	gone    atomic.Bool // removed, set before the records go
@@ -67,6 +68,9 @@ func (s *store) open(g *group, cfg eventlog.LogConfig) error {
 	s.mu.Lock()
 	s.seen = view
 	s.mu.Unlock()
+	if s.identities.complete = s.next.last == 0; !s.identities.complete && s.engine.marks != nil {
+		s.learn()
+	}
 	s.made = eventlog.NewLog(cfg, epochText(s.entry.epoch), view.Last, s, s.engine.options)
 	return nil
 }
