@@ -33,7 +33,6 @@ type op struct {
 // A group is the changes that become durable together.
 type group struct {
 	batch   *pebble.Batch
-	began   int64 // by Engine.uptime
 	now     int64 // the engine's time, Unix nanoseconds
 	ops     []*op
 	changes []*change
@@ -107,7 +106,6 @@ func (e *Engine) submit(ctx context.Context, o *op) error {
 
 // writer applies what is submitted, until the engine closes.
 func (e *Engine) writer() {
-	defer close(e.groups)
 	for e.closedErr() == nil {
 		var o *op
 		select {
@@ -126,13 +124,13 @@ func (e *Engine) writer() {
 	}
 }
 
-// write applies o and the appends that wait as one batch, hands it to the
-// syncer, and returns what is to be next. A change that is no append has a batch
-// of its own, since it reads what was there before.
+// write makes o and the appends that wait durable as one batch, and returns what
+// is to be next. What comes meanwhile gathers for the next batch. A change that is
+// no append has a batch of its own, since it reads what was there before.
 func (e *Engine) write(o *op) (next *op) {
-	g := &group{batch: e.db.NewBatch(), began: e.uptime(), now: e.cfg.Clock().UnixNano()}
-	e.applying.Store(g.began)
-	defer e.applying.Store(0)
+	g := &group{batch: e.db.NewBatch(), now: e.cfg.Clock().UnixNano()}
+	e.writing.Store(e.uptime())
+	defer e.writing.Store(0)
 	for o != nil {
 		e.add(g, o)
 		if o.do != nil || len(g.ops) == maxGroup || g.batch.Len() > maxGroupBytes {
@@ -155,13 +153,13 @@ func (e *Engine) write(o *op) (next *op) {
 			c.view = c.store.view()
 		}
 	}
-	if err := e.apply(g); err != nil {
+	err := e.apply(g)
+	if err == nil {
+		err = e.finish(g)
+	}
+	if err != nil {
 		e.fail(err)
 		return nil
-	}
-	select {
-	case e.groups <- g:
-	case <-e.over:
 	}
 	return next
 }
@@ -210,18 +208,6 @@ func recovered(p any, err error) error {
 	}
 }
 
-// syncer makes groups durable and answers, in order, until the writer has ended.
-func (e *Engine) syncer() {
-	for g := range e.groups {
-		e.syncing.Store(g.began)
-		if err := e.finish(g); err != nil {
-			e.fail(err)
-			return
-		}
-		e.syncing.Store(0)
-	}
-}
-
 // finish waits until g is durable, and answers those who wait for it.
 func (e *Engine) finish(g *group) error {
 	began := time.Now()
@@ -236,7 +222,7 @@ func (e *Engine) finish(g *group) error {
 	}
 	now := e.cfg.Clock().UnixNano()
 	for _, c := range g.changes {
-		if !c.touched || c.store.dropped {
+		if !c.touched {
 			continue
 		}
 		if err := failpoint.Hit("during-mark-write"); err != nil {
@@ -252,7 +238,6 @@ func (e *Engine) finish(g *group) error {
 		c.store.publish(c)
 	}
 	for _, s := range g.dropped {
-		s.dropped = true
 		if err := e.marks.clear(s.entry.slot); err != nil {
 			return err
 		}

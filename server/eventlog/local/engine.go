@@ -4,10 +4,10 @@
 // # Who does what
 //
 // One goroutine, writer, makes every change: it takes what waits, puts it into
-// one batch and hands that to Pebble. Another, syncer, waits until the batch is
-// on stable storage, writes the marks, lets readers see the records, and answers
-// those who wait. While one batch is synced, the next gathers and is applied. No
-// caller holds a lock across I/O, so each can leave when its context ends.
+// one batch and hands that to Pebble, waits until the batch is on stable storage,
+// writes the marks, lets readers see the records, and answers those who wait.
+// Meanwhile the next batch gathers. No caller holds a lock across I/O, so each can
+// leave when its context ends.
 //
 // # When the disk fails
 //
@@ -96,14 +96,12 @@ type Engine struct {
 	dir     *directory
 	metrics *metrics
 
-	ops    chan *op      // to the writer
-	groups chan *group   // from the writer to the syncer
-	reads  chan struct{} // a place for each read under way
-	sweep  chan struct{} // size 1: a log is over its bounds
+	ops   chan *op      // to the writer
+	reads chan struct{} // a place for each read under way
+	sweep chan struct{} // size 1: a log is over its bounds
 
 	started      time.Time
-	applying     atomic.Int64          // since when, by uptime, the writer works on its group; 0 when idle
-	syncing      atomic.Int64          // since when the syncer's group is under way; 0 when idle
+	writing      atomic.Int64          // since when, by uptime, the writer works on its batch; 0 when idle
 	short        atomic.Bool           // the disk has less than MinFree left
 	unfiltered   atomic.Bool           // a filter of the identities is damaged
 	flushes      atomic.Pointer[error] // why they fail
@@ -116,7 +114,7 @@ type Engine struct {
 	over       chan struct{} // closed when nothing waits for an outcome any more
 	failed     chan struct{}
 	background sync.WaitGroup
-	workers    sync.WaitGroup // writer and syncer
+	workers    sync.WaitGroup // the writer
 
 	opening sync.Mutex // held while a log is opened for reading only
 
@@ -134,11 +132,9 @@ func (e *Engine) Err() error {
 		return e.why()
 	default:
 	}
-	for _, since := range []*atomic.Int64{&e.applying, &e.syncing} {
-		if at := since.Load(); at != 0 {
-			if waited := time.Duration(e.uptime() - at); waited > e.cfg.CommitTimeout {
-				return fmt.Errorf("%w: the disk has not answered for %v", eventlog.ErrUnavailable, waited.Round(time.Second))
-			}
+	if at := e.writing.Load(); at != 0 {
+		if waited := time.Duration(e.uptime() - at); waited > e.cfg.CommitTimeout {
+			return fmt.Errorf("%w: the disk has not answered for %v", eventlog.ErrUnavailable, waited.Round(time.Second))
 		}
 	}
 	for _, failing := range []*atomic.Pointer[error]{&e.flushes, &e.compacts} {

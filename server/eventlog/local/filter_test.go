@@ -60,7 +60,7 @@ func TestIdentitiesAreLearnt(t *testing.T) {
 	l = openLog(t, e, eventlog.LogConfig{Name: "A"})
 	appendTwins(true)
 	s := e.known("A")
-	waitFor(t, func() bool {
+	eventually(t, func() bool {
 		complete := false
 		if err := s.change(t.Context(), func(*group) error { complete = s.identities.complete; return nil }); err != nil {
 			t.Fatal(err)

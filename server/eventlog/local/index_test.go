@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"golang.org/x/sync/errgroup"
@@ -130,18 +129,6 @@ func sequencesOf(t *testing.T, l *eventlog.Log, key string, reverse bool) (found
 	}
 }
 
-// waitFor waits for a condition.
-func waitFor(t *testing.T, met func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(30 * time.Second); !met(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatal("the condition was not met in time")
-		}
-	}
-}
-
 // TestDamagedIndex has look-ups find all records of a key while the index is
 // damaged, and the index whole again afterwards.
 func TestDamagedIndex(t *testing.T) {
@@ -155,7 +142,7 @@ func TestDamagedIndex(t *testing.T) {
 		t.Fatalf("Audit() of a damaged index = %q, %v, want a problem", problems, err)
 	}
 	wantIndexed(t, l, want)
-	waitFor(t, func() bool { return !e.known("A").rebuilding(0) })
+	eventually(t, func() bool { return !e.known("A").rebuilding(0) })
 	wantIndexed(t, l, want)
 	q := search{hash: hashOf("chat0"), low: 1, high: indexed, visit: func(uint64) (bool, error) { return true, nil }}
 	if complete, err := e.known("A").findIndexed(&q); !complete || err != nil {
@@ -180,7 +167,7 @@ func TestRebuildGoesOn(t *testing.T) {
 	e = openAt(t, Config{Dir: kill(t, e), tune: tiny})
 	l := openLog(t, e, eventlog.LogConfig{Name: "A"})
 	wantIndexed(t, l, want)
-	waitFor(t, func() bool { return !e.known("A").rebuilding(0) })
+	eventually(t, func() bool { return !e.known("A").rebuilding(0) })
 	wantIndexed(t, l, want)
 	if problems, err := e.Audit(t.Context(), "A"); err != nil || len(problems) > 0 {
 		t.Errorf("Audit() after the index was made anew = %q, %v", problems, err)

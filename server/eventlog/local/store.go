@@ -36,8 +36,7 @@ type store struct {
 	identities   identities
 	made         *eventlog.Log // nil until the log is opened
 
-	gone    atomic.Bool // removed, set before the records go
-	dropped bool        // removed, as the syncer knows
+	gone atomic.Bool // removed, set before the records go
 
 	log *eventlog.Log // made, once everybody may use it; the engine's mu guards it
 
@@ -143,7 +142,7 @@ func (s *store) held(total uint64) uint64 {
 	return total - min(total, s.base+s.deletedBytes)
 }
 
-// publish shows readers what is durable now. It is the syncer's.
+// publish shows readers what is durable now. It is the writer's.
 func (s *store) publish(c *change) {
 	s.mu.Lock()
 	s.seen = c.view
