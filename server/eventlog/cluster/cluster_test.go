@@ -169,7 +169,7 @@ func TestSharedLog(t *testing.T) {
 	nats := natstest.Start(t)
 	link := nats.Link(t)
 	one := openEngine(t, Config{URL: nats.URL, Logger: testLogger(t), CommitTimeout: time.Minute})
-	two := openEngine(t, Config{URL: link.URL, Logger: testLogger(t), CommitTimeout: 300 * time.Millisecond})
+	two := openEngine(t, Config{URL: link.URL, Logger: testLogger(t), CommitTimeout: time.Second})
 
 	t.Run("places", func(t *testing.T) {
 		cfg := eventlog.LogConfig{Name: "RACE"}

@@ -165,7 +165,7 @@ func TestMinorityAnswers(t *testing.T) {
 		t.Skip("starts three servers")
 	}
 	nats := natstest.Start(t)
-	e := openEngine(t, Config{URL: nats.URL, CommitTimeout: 500 * time.Millisecond, Logger: testLogger(t)})
+	e := openEngine(t, Config{URL: nats.URL, CommitTimeout: 2 * time.Second, Logger: testLogger(t)})
 	l := openLog(t, e, eventlog.LogConfig{Deletes: true})
 	for i := range 10 {
 		mustAppend(t, l, "", fmt.Sprint(i))

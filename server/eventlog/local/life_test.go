@@ -64,7 +64,7 @@ func TestNothingIsAnsweredBeforeTheSync(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e, l, disk := openFaulty(t, Config{CommitTimeout: 200 * time.Millisecond})
+			e, l, disk := openFaulty(t, Config{CommitTimeout: time.Second})
 			defer func() { closeEngine(t, e) }()
 			appendN(t, l, 3)
 			release := disk.hangSyncs()
@@ -159,7 +159,7 @@ func TestCloseOnAHungDisk(t *testing.T) {
 // TestAbandonedTrim has nobody wait for a trim any more when it is durable: what
 // it removes is not shown.
 func TestAbandonedTrim(t *testing.T) {
-	e, l, disk := openFaulty(t, Config{CommitTimeout: 100 * time.Millisecond})
+	e, l, disk := openFaulty(t, Config{CommitTimeout: time.Second})
 	defer func() { closeEngine(t, e) }()
 	appendN(t, l, 1)
 	release := disk.hangSyncs()
