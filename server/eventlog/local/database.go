@@ -3,6 +3,7 @@ package local
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -32,6 +33,10 @@ func (e *Engine) openDatabase(readOnly, exists bool) (db *pebble.DB, err error) 
 		defer close(done)
 		defer func() { err = recovered(recover(), err) }()
 		db, err = pebble.Open(e.dir.file(databaseDir), o)
+		if readOnly && errors.Is(err, syscall.EROFS) {
+			o.FS = unlocked{vfs.Default}
+			db, err = pebble.Open(e.dir.file(databaseDir), o)
+		}
 		if elsewhere := new(pebble.ErrMissingWALRecoveryDir); readOnly && errors.As(err, elsewhere) {
 			o.WALRecoveryDirs = append(o.WALRecoveryDirs, wal.Dir{FS: vfs.Default, Dirname: elsewhere.Dir})
 			db, err = pebble.Open(e.dir.file(databaseDir), o)
@@ -54,6 +59,13 @@ func (e *Engine) openDatabase(readOnly, exists bool) (db *pebble.DB, err error) 
 		}
 	}
 }
+
+// An unlocked is a file system that takes no write: no gateway can use what is
+// there, so the lock, which is a write, is not needed.
+type unlocked struct{ vfs.FS }
+
+// Lock implements vfs.FS.
+func (unlocked) Lock(string) (io.Closer, error) { return io.NopCloser(nil), nil }
 
 // openError returns err of opening the database as something to act on: another
 // process, a disk that fails, or damage.

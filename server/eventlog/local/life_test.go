@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/sluicegate/sluice/server/eventlog"
@@ -495,6 +497,28 @@ func TestReadKeyAcrossBuckets(t *testing.T) {
 				t.Errorf("ReadKey(from %d, reverse %v) = %v, %v, want %v", from, reverse, got, err, expected)
 			}
 		}
+	}
+}
+
+// An erofs is a file system that takes no lock, because it takes no write.
+type erofs struct{ vfs.FS }
+
+func (erofs) Lock(name string) (io.Closer, error) {
+	return nil, &fs.PathError{Op: "open", Path: name, Err: syscall.EROFS}
+}
+
+// TestReadOnlyFileSystem opens a log on a file system that takes no write.
+func TestReadOnlyFileSystem(t *testing.T) {
+	e := openAt(t, Config{Dir: t.TempDir()})
+	appendN(t, openLog(t, e, eventlog.LogConfig{Name: "A"}), 3)
+	closeEngine(t, e)
+	again, err := OpenReadOnly(t.Context(), Config{Dir: e.cfg.Dir, tune: func(o *pebble.Options) { o.FS = erofs{vfs.Default} }})
+	if err != nil {
+		t.Fatalf("OpenReadOnly() = %v", err)
+	}
+	defer closeEngine(t, again)
+	if _, err := openLog(t, again, eventlog.LogConfig{Name: "A"}).Get(t.Context(), 3); err != nil {
+		t.Errorf("Get(3) = %v", err)
 	}
 }
 
