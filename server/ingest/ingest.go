@@ -177,8 +177,7 @@ func (s *Service) ReceiveCallback(
 	ctx context.Context, req *sluicev1.ReceiveCallbackRequest,
 ) (*sluicev1.ReceiveCallbackResponse, error) {
 	now := s.clock()
-	cb := req.GetCallback()
-	_, decoded := ctx.Value(decodedKey{}).(bool)
+	cb, decoded := req.GetCallback(), false
 	if body := cb.GetBody(); len(body) > 0 {
 		if len(body) > s.maxBody {
 			s.metrics.rejected.WithLabelValues(string(rejectedSize)).Inc()
