@@ -28,11 +28,12 @@ const (
 // errNoRoom reports that there was no room for a large body in time.
 var errNoRoom = errors.New("ingest: no room for the body")
 
-// A body is that of one request, whole. Its memory goes to another request when
-// it is freed.
+// A body is that of one request, whole, and what the gateway gets with it. All
+// of it goes to another request when it is freed.
 type body struct {
 	data []byte
 	room int64 // that it holds, in bytes
+	call call
 }
 
 // Bodies reads bodies into memory, which grows with what arrives, whatever a
@@ -47,7 +48,7 @@ type bodies struct {
 func newBodies(limit, room int64, timeout time.Duration) *bodies {
 	return &bodies{
 		limit: limit, room: semaphore.NewWeighted(max(room, limit)), timeout: timeout,
-		unused: sync.Pool{New: func() any { return &body{data: make([]byte, 0, firstRead)} }},
+		unused: sync.Pool{New: func() any { return &body{data: make([]byte, 0, firstRead), call: newCall()} }},
 	}
 }
 
@@ -109,7 +110,7 @@ func (bs *bodies) grow(b *body, r *http.Request) error {
 	return nil
 }
 
-// free gives back what b holds. Nothing may refer to its data any more.
+// free gives back what b holds. Nothing may refer to any of it any more.
 func (bs *bodies) free(b *body) {
 	if b.room > 0 {
 		bs.room.Release(b.room)

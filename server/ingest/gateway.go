@@ -60,17 +60,28 @@ func isJSON(contentType string) bool {
 	return media == "" || media == contentTypeJSON || media == "text/json" || strings.HasSuffix(media, "+json")
 }
 
-// call returns the request that the gateway gets in the place of r.
-func call(r *http.Request, b *body) *http.Request {
-	c := &http.Request{Method: http.MethodPost, Body: b, Form: noParameters, PostForm: noParameters}
+// A call is what the gateway makes one of. It is used again.
+type call struct {
+	request  http.Request
+	path     map[string]string // the path's parameters
+	callback sluicev1.Callback
+}
+
+func newCall() call { return call{path: make(map[string]string, 1)} }
+
+// of returns the request that the gateway gets in the place of r, whose body is
+// b, and the parameters of its path.
+func (c *call) of(r *http.Request, path string, b *body) (*http.Request, map[string]string) {
+	c.path["path"] = path
+	c.request = http.Request{Method: http.MethodPost, Body: b, Form: noParameters, PostForm: noParameters}
 	if r.URL.RawQuery != "" {
-		c.Form = parameters(r.URL.RawQuery)
+		c.request.Form = parameters(r.URL.RawQuery)
 	}
 	if said := r.Header.Get("Content-Type"); said != "" && said != contentTypeJSON {
 		said = strings.ToValidUTF8(said[:min(len(said), maxContentType)], "\uFFFD")
-		c = c.WithContext(context.WithValue(context.Background(), contentTypeKey{}, said))
+		return c.request.WithContext(context.WithValue(context.Background(), contentTypeKey{}, said)), c.path
 	}
-	return c
+	return &c.request, c.path
 }
 
 // noParameters are those of a request without a query. Nobody changes them.
@@ -109,7 +120,8 @@ func (b *body) Decode(v any) error {
 	case len(b.data) == 0:
 		*to = callback.Decode(nil) // an empty body would be none
 	default:
-		*to = &sluicev1.Callback{Body: b.data}
+		b.call.callback.Body = b.data
+		*to = &b.call.callback
 	}
 	return nil
 }

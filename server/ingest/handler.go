@@ -73,7 +73,8 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case err == nil:
 		_ = failpoint.Hit("after-read")
-		h.receive(failpoint.Response("mid-response", w), call(r, body), map[string]string{"path": path})
+		request, params := body.call.of(r, path, body)
+		h.receive(failpoint.Response("mid-response", w), request, params)
 		h.bodies.free(body)
 	case errors.As(err, &over):
 		hangUp(w)
