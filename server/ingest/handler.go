@@ -39,7 +39,7 @@ func newHandler(s *Service, requests, room int64) (*handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &handler{service: s, receive: receive, bodies: newBodies(int64(s.maxBody), room, s.timeout), most: requests}, nil
+	return &handler{service: s, receive: receive, bodies: newBodies(int64(s.maxBody), room, s.deadlines.timeout), most: requests}, nil
 }
 
 // ServeHTTP implements http.Handler. What it refuses before the body is read,
