@@ -177,6 +177,20 @@ func TestRoomForLargeBodies(t *testing.T) {
 	}
 }
 
+// A panic gives back what the request had.
+func TestPanicFreesTheRoom(t *testing.T) {
+	const size = 100 << 10
+	g := start(t, t.TempDir(), Config{MaxBody: size, Clock: func() time.Time { panic("a defect") }})
+	h := g.bound(1, size)
+	for range 3 {
+		body := `"` + strings.Repeat("x", size-2) + `"`
+		if status, answer := g.post("/", body); status != http.StatusInternalServerError {
+			t.Errorf("POST = %d %s, want 500", status, answer)
+		}
+	}
+	eventually(t, "nothing is held", func() bool { return h.requests.Load() == 0 && h.bodies.room.TryAcquire(size) })
+}
+
 // allocated returns how many bytes the process has allocated so far.
 func allocated() uint64 {
 	var m runtime.MemStats

@@ -72,10 +72,10 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request) {
 	var over *http.MaxBytesError
 	switch {
 	case err == nil:
+		defer h.bodies.free(body) // also after a panic
 		_ = failpoint.Hit("after-read")
 		request, params := body.call.of(r, path, body)
 		h.receive(failpoint.Response("mid-response", w), request, params)
-		h.bodies.free(body)
 	case errors.As(err, &over):
 		hangUp(w)
 		h.refuse(w, rejectedSize, answerTooLarge)
