@@ -24,7 +24,7 @@ func (d *deadlines) within(now time.Time) context.Context {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if now.After(d.until) {
-		d.shared, d.cancel = context.WithDeadline(context.Background(), now.Add(d.timeout))
+		d.shared, d.cancel = context.WithDeadline(context.Background(), now.Add(d.timeout)) //nolint:gosec // it ends by itself
 		d.until = now.Add(d.timeout / 16)
 	}
 	return d.shared

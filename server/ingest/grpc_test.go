@@ -188,7 +188,8 @@ func TestFit(t *testing.T) {
 		"unmapped": {&sluicev1.Event{Body: typed("t1", "hello").GetBody(), Unmapped: wide, Raw: raw}, "message", []string{"UNMAPPED_TRUNCATED"}},
 		"body": {
 			&sluicev1.Event{Body: &sluicev1.Event_Other{Other: &sluicev1.OtherCallback{Fields: wide}}, Raw: raw, Anomalies: []string{"WRONG_TYPE"}},
-			"other", []string{"BODY_NOT_CONVERTED", "WRONG_TYPE"},
+			"other",
+			[]string{"BODY_NOT_CONVERTED", "WRONG_TYPE"},
 		},
 	} {
 		data, err := g.service.fit(tt.event)
