@@ -70,8 +70,8 @@ type Config struct {
 	// not wait until it is seen. nil never asks.
 	Hangup <-chan os.Signal
 
-	inputs   *Inputs  // where LoadConfig has read it; nil when it has not, and nothing is read again
-	timeouts timeouts // of the HTTP listeners; the zero value is the defaults
+	inputs   *Inputs // where LoadConfig has read it; nil when it has not, and nothing is read again
+	limits   limits  // of the HTTP listeners; the zero value is the defaults
 	leaseTTL time.Duration
 }
 

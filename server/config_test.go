@@ -117,7 +117,7 @@ func TestConfigValidate(t *testing.T) {
 }
 
 // notSettings are the fields of Config that a user does not set.
-var notSettings = []string{"Registry", "Hangup", "inputs", "timeouts", "leaseTTL"}
+var notSettings = []string{"Registry", "Hangup", "inputs", "limits", "leaseTTL"}
 
 // TestSettings holds that each field of Config is one setting, that each setting
 // has all that a user needs, and that what is shown of a value sets it.

@@ -7,8 +7,14 @@ import (
 
 // SetTimeouts shortens what a client of an HTTP listener may take.
 func (c *Config) SetTimeouts(header, body time.Duration) {
-	c.timeouts = defaultTimeouts()
-	c.timeouts.header, c.timeouts.body = header, body
+	c.limits = defaultLimits()
+	c.limits.header, c.limits.body = header, body
+}
+
+// SetCallbackConns bounds the connections of the callback listener.
+func (c *Config) SetCallbackConns(n int) {
+	c.limits = defaultLimits()
+	c.limits.callbackConns = n
 }
 
 // SetLeaseTTL sets how long a consumer group has no leader when the one that it

@@ -15,13 +15,22 @@ import (
 	"github.com/sluicegate/sluice"
 )
 
-// timeouts bound what a client of an HTTP listener can hold on to.
-type timeouts struct {
+// limits bound what clients of an HTTP listener can hold on to.
+type limits struct {
 	header, body, answer, idle time.Duration
+
+	// callbackConns is how many connections the callback listener has at a time.
+	// It is more than the requests that the handler takes, beyond which it answers
+	// 503: who comes when there are that many connections waits to be accepted, at
+	// most as long as the other limits let an idle or slow one stay.
+	callbackConns int
 }
 
-func defaultTimeouts() timeouts {
-	return timeouts{header: 5 * time.Second, body: 10 * time.Second, answer: 10 * time.Second, idle: time.Minute}
+func defaultLimits() limits {
+	return limits{
+		header: 5 * time.Second, body: 10 * time.Second, answer: 10 * time.Second, idle: time.Minute,
+		callbackConns: 4096,
+	}
 }
 
 const (
@@ -35,13 +44,13 @@ const (
 )
 
 // newCallbackHTTP returns the server of the callback listener.
-func newCallbackHTTP(t timeouts, logger *slog.Logger, callbacks http.Handler) *http.Server {
+func newCallbackHTTP(l limits, logger *slog.Logger, callbacks http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           callbacks,
-		ReadHeaderTimeout: t.header,
-		ReadTimeout:       t.body,
-		WriteTimeout:      t.answer,
-		IdleTimeout:       t.idle,
+		ReadHeaderTimeout: l.header,
+		ReadTimeout:       l.body,
+		WriteTimeout:      l.answer,
+		IdleTimeout:       l.idle,
 		MaxHeaderBytes:    maxHTTPHeader,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}
@@ -49,11 +58,11 @@ func newCallbackHTTP(t timeouts, logger *slog.Logger, callbacks http.Handler) *h
 
 // newAPIHTTP returns the server of the HTTP API. It has no timeouts for body
 // and answer, because they would end streams; bodyLimits bounds the body.
-func newAPIHTTP(t timeouts, logger *slog.Logger, api http.Handler) *http.Server {
+func newAPIHTTP(l limits, logger *slog.Logger, api http.Handler) *http.Server {
 	return &http.Server{
-		Handler:           recovered(logger, bodyLimits(t.body, api)),
-		ReadHeaderTimeout: t.header,
-		IdleTimeout:       t.idle,
+		Handler:           recovered(logger, bodyLimits(l.body, api)),
+		ReadHeaderTimeout: l.header,
+		IdleTimeout:       l.idle,
 		MaxHeaderBytes:    maxHTTPHeader,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
 	}

@@ -1,14 +1,20 @@
 package server_test
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sluicegate/sluice/server"
 	"github.com/sluicegate/sluice/server/servertest"
@@ -63,6 +69,73 @@ func TestSlowClients(t *testing.T) {
 				t.Errorf("got %q, want no success", answer)
 			}
 		})
+	}
+}
+
+// TestCallbackConnections holds that connections are bounded, and that who waits
+// for one is served when another ends.
+func TestCallbackConnections(t *testing.T) {
+	srv := servertest.Start(t, servertest.With(func(c *server.Config) { c.SetCallbackConns(2) }))
+	post := fmt.Sprintf("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(callback), callback)
+	var served [2]net.Conn
+	for i := range served {
+		served[i] = dial(t, srv.Config.CallbackAddr)
+		write(t, served[i], post)
+		if answer, err := bufio.NewReader(served[i]).ReadString('\n'); err != nil || !strings.Contains(answer, " 200 ") {
+			t.Fatalf("answer = %q, %v, want 200", answer, err)
+		}
+	}
+	third := dial(t, srv.Config.CallbackAddr)
+	write(t, third, post)
+	answered := make(chan string, 1)
+	go func() {
+		answer, _ := bufio.NewReader(third).ReadString('\n')
+		answered <- answer
+	}()
+	write(t, served[0], post) // served although the third has asked before
+	if answer, err := bufio.NewReader(served[0]).ReadString('}'); err != nil || !strings.Contains(answer, " 200 ") {
+		t.Fatalf("answer = %q, %v, want 200", answer, err)
+	}
+	select {
+	case answer := <-answered:
+		t.Errorf("a third connection has got %q", answer)
+	default:
+	}
+	_ = served[1].Close()
+	if answer := <-answered; !strings.Contains(answer, " 200 ") {
+		t.Errorf("answer to the third connection = %q, want 200", answer)
+	}
+}
+
+// TestBodiesForNobody holds that bodies that are posted to no source's path take
+// no memory.
+func TestBodiesForNobody(t *testing.T) {
+	const posts, size = 800, 1 << 20
+	srv := servertest.Start(t, servertest.With(func(c *server.Config) {
+		c.Sources = []server.Source{{Name: "hook", Path: "/hook-7f3a"}}
+	}))
+	body := bytes.Repeat([]byte{'['}, size)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	var g errgroup.Group
+	for range posts {
+		conn := dial(t, srv.Config.CallbackAddr)
+		g.Go(func() error {
+			_, _ = fmt.Fprintf(conn, "POST /elsewhere HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", size)
+			answer, err := bufio.NewReaderSize(conn, 16).ReadString('\n') // before the body is sent
+			if err != nil || !strings.Contains(answer, " 401 ") {
+				return fmt.Errorf("answer = %q, %w, want 401", answer, err)
+			}
+			_, _ = conn.Write(body) // as far as anybody reads it
+			return conn.Close()
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Error(err)
+	}
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > posts*size/8 {
+		t.Errorf("%d bodies of 1 MiB to no source's path took %d bytes", posts, got)
 	}
 }
 

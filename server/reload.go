@@ -75,7 +75,7 @@ func newReloader(
 
 // asLoaded returns c as LoadConfig returned it.
 func (c Config) asLoaded() Config {
-	c.Hangup, c.Registry, c.timeouts = nil, nil, timeouts{}
+	c.Hangup, c.Registry, c.limits = nil, nil, limits{}
 	return c
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sluicegate/sluice/server/failpoint"
@@ -68,7 +69,8 @@ func (s *Server) failed() bool {
 func (s *Server) serve(ctx context.Context) error {
 	s.groups.Start()
 	g, ctx := errgroup.WithContext(ctx) // one part failing stops the rest
-	g.Go(func() error { return named("callbacks", serveHTTP(s.callbackHTTP, s.callbackListener)) })
+	callbacks := netutil.LimitListener(s.callbackListener, s.cfg.limits.callbackConns)
+	g.Go(func() error { return named("callbacks", serveHTTP(s.callbackHTTP, callbacks)) })
 	g.Go(func() error { return named("http", serveHTTP(s.apiHTTP, s.httpListener)) })
 	g.Go(func() error { return named("grpc", serveGRPC(s.publicGRPC, s.grpcListener)) })
 	g.Go(func() error { return named("gateway", serveGRPC(s.memoryGRPC, s.memoryListener)) })

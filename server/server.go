@@ -76,8 +76,8 @@ func New(ctx context.Context, cfg Config, logger *slog.Logger) (_ *Server, err e
 	if cfg.Registry == nil {
 		cfg.Registry = prometheus.NewRegistry()
 	}
-	if cfg.timeouts == (timeouts{}) {
-		cfg.timeouts = defaultTimeouts()
+	if cfg.limits == (limits{}) {
+		cfg.limits = defaultLimits()
 	}
 	s := &Server{cfg: cfg, logger: logger, health: health.NewServer(), draining: make(chan struct{})}
 	var undo []func() error
@@ -243,8 +243,8 @@ func (s *Server) newServers(ctx context.Context, callbacks *ingest.Service, all 
 	if err != nil {
 		return errors.Join(err, s.gateway.Close())
 	}
-	s.callbackHTTP = newCallbackHTTP(s.cfg.timeouts, s.logger, vendor)
-	s.apiHTTP = newAPIHTTP(s.cfg.timeouts, s.logger, s.apiHandler(gateway, s.cfg.Registry))
+	s.callbackHTTP = newCallbackHTTP(s.cfg.limits, s.logger, vendor)
+	s.apiHTTP = newAPIHTTP(s.cfg.limits, s.logger, s.apiHandler(gateway, s.cfg.Registry))
 	return nil
 }
 

@@ -21,6 +21,7 @@ const (
 	rejectedEncoding rejection = "content_encoding"  // compressed
 	rejectedMedia    rejection = "media_type"        // neither called JSON nor JSON
 	rejectedRead     rejection = "body_not_readable" // cut off or too slow
+	rejectedBusy     rejection = "busy"              // too many requests or large bodies under way
 )
 
 // admit decides whether a callback that reached the source may enter, by the

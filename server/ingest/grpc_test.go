@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -179,11 +180,17 @@ func TestFit(t *testing.T) {
 	raw := []byte(`{"messageId":"t1","botId":"b1","messageType":7}`)
 	wide := &structpb.Struct{Fields: map[string]*structpb.Value{"x": structpb.NewStringValue(strings.Repeat("x", MaxRecord(1000)))}}
 	for name, tt := range map[string]struct {
-		event *sluicev1.Event
-		kind  string
+		event     *sluicev1.Event
+		kind      string
+		anomalies []string
 	}{
-		"unmapped": {&sluicev1.Event{Body: typed("t1", "hello").GetBody(), Unmapped: wide, Raw: raw}, "message"},
-		"body":     {&sluicev1.Event{Body: &sluicev1.Event_Other{Other: &sluicev1.OtherCallback{Fields: wide}}, Raw: raw}, "other"},
+		"fits":     {&sluicev1.Event{Body: typed("t1", "hello").GetBody(), Raw: raw}, "message", nil},
+		"unmapped": {&sluicev1.Event{Body: typed("t1", "hello").GetBody(), Unmapped: wide, Raw: raw}, "message", []string{"UNMAPPED_TRUNCATED"}},
+		"body": {
+			&sluicev1.Event{Body: &sluicev1.Event_Other{Other: &sluicev1.OtherCallback{Fields: wide}}, Raw: raw, Anomalies: []string{"WRONG_TYPE"}},
+			"other",
+			[]string{"BODY_NOT_CONVERTED", "WRONG_TYPE"},
+		},
 	} {
 		data, err := g.service.fit(tt.event)
 		if err != nil || len(data) > MaxRecord(1000) {
@@ -195,6 +202,9 @@ func TestFit(t *testing.T) {
 		}
 		if record.Kind(e) != tt.kind || string(e.GetRaw()) != string(raw) {
 			t.Errorf("%s: fit() keeps %v, want a %s with its raw body", name, e, tt.kind)
+		}
+		if !slices.Equal(e.GetAnomalies(), tt.anomalies) {
+			t.Errorf("%s: anomalies = %v, want %v", name, e.GetAnomalies(), tt.anomalies)
 		}
 	}
 }

@@ -1,136 +1,89 @@
 package ingest
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"net/url"
 	"runtime"
-	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	gateway "github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
-	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
-	"github.com/sluicegate/sluice/server/apierror"
-	"github.com/sluicegate/sluice/server/callback"
 	"github.com/sluicegate/sluice/server/failpoint"
 )
-
-// An answer is what the vendor is told. It never holds anything of a request.
-type answer struct {
-	status int
-	body   []byte
-}
-
-var (
-	answerOK          = newAnswer(http.StatusOK, 0, "ok")
-	answerBad         = newAnswer(http.StatusBadRequest, 40001, "bad request")
-	answerNotAccepted = newAnswer(http.StatusUnauthorized, 40101, "callback not accepted")
-	answerMethod      = newAnswer(http.StatusMethodNotAllowed, 40501, "method not allowed, use POST")
-	answerTooLarge    = newAnswer(http.StatusRequestEntityTooLarge, 41301, "body too large")
-	answerMedia       = newAnswer(http.StatusUnsupportedMediaType, 41501, "body is not plain JSON")
-	answerInternal    = newAnswer(http.StatusInternalServerError, 50001, "internal error")
-	answerBusy        = newAnswer(http.StatusServiceUnavailable, 50301, "cannot be stored now, try again")
-)
-
-func newAnswer(status, errcode int, errmsg string) *answer {
-	return &answer{status: status, body: fmt.Appendf(nil, `{"errcode":%d,"errmsg":%q}`, errcode, errmsg)}
-}
-
-func (a *answer) write(w http.ResponseWriter) {
-	h := w.Header()
-	h.Set("Content-Type", contentTypeJSON)
-	h.Set("Content-Length", strconv.Itoa(len(a.body)))
-	switch a.status {
-	case http.StatusMethodNotAllowed:
-		h.Set("Allow", http.MethodPost)
-	case http.StatusServiceUnavailable:
-		h.Set("Retry-After", "1")
-	}
-	w.WriteHeader(a.status)
-	_, _ = w.Write(a.body) // who does not read the answer tries again
-}
-
-// answerFor returns what the vendor is told of err.
-func answerFor(err error) *answer {
-	if errors.Is(err, errMediaType) {
-		return answerMedia
-	}
-	switch status.Code(apierror.Status(err)) {
-	case codes.Unauthenticated:
-		return answerNotAccepted
-	case codes.ResourceExhausted:
-		return answerTooLarge
-	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
-		return answerBusy
-	case codes.InvalidArgument:
-		return answerBad
-	default:
-		return answerInternal
-	}
-}
 
 // A handler is the callback listener: it looks at what HTTP says of a request,
 // reads the body, and has grpc-gateway make the call.
 type handler struct {
-	service *Service
-	gateway *gateway.ServeMux
+	service  *Service
+	receive  gateway.HandlerFunc
+	bodies   *bodies
+	requests atomic.Int64 // under way
+	most     int64        // of them
 }
+
+// maxRequests is how many requests may be under way at a time, each with at
+// most smallBody of memory for its body unless there is room for more.
+const maxRequests = 2048
 
 // NewHandler returns the handler of the callback listener. Whatever it is
 // asked, it answers in the vendor's shape.
-func NewHandler(s *Service) (http.Handler, error) {
-	mux := gateway.NewServeMux(
-		gateway.WithMarshalerOption(gateway.MIMEWildcard, wire{}),
-		gateway.WithErrorHandler(func(
-			_ context.Context, _ *gateway.ServeMux, _ gateway.Marshaler, w http.ResponseWriter, _ *http.Request, err error,
-		) {
-			answerFor(err).write(w)
-		}),
-		gateway.WithRoutingErrorHandler(func(
-			_ context.Context, _ *gateway.ServeMux, _ gateway.Marshaler, w http.ResponseWriter, _ *http.Request, _ int,
-		) {
-			answerBad.write(w)
-		}),
-		gateway.WithDisablePathLengthFallback(),
-		gateway.WithDisableHTTPMethodOverride(),
-		gateway.WithWriteContentLength(),
-	)
-	if err := sluicev1.RegisterCallbackServiceHandlerServer(context.Background(), mux, s); err != nil {
-		return nil, fmt.Errorf("register the callback service: %w", err)
+func NewHandler(s *Service) (http.Handler, error) { return newHandler(s, maxRequests, maxRoom) }
+
+// newHandler returns a handler that takes that many requests at a time, and has
+// room for that many bytes of large bodies, or for one.
+func newHandler(s *Service, requests, room int64) (*handler, error) {
+	receive, err := newReceive(s)
+	if err != nil {
+		return nil, err
 	}
-	return &handler{service: s, gateway: mux}, nil
+	return &handler{service: s, receive: receive, bodies: newBodies(int64(s.maxBody), room, s.deadlines.timeout), most: requests}, nil
 }
 
-// ServeHTTP implements http.Handler.
+// ServeHTTP implements http.Handler. What it refuses before the body is read,
+// or after a part of it, net/http reads up to 256 KiB of, to keep the
+// connection, and else closes the connection.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer h.recover(w)
-	if r.Method != http.MethodPost {
+	defer h.requests.Add(-1)
+	switch encoding := r.Header.Get("Content-Encoding"); {
+	case h.requests.Add(1) > h.most:
+		h.refuse(w, rejectedBusy, answerBusy)
+	case r.Method != http.MethodPost:
 		h.refuse(w, rejectedMethod, answerMethod)
-		return
-	}
-	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
+	case encoding != "" && !strings.EqualFold(encoding, "identity"):
 		h.refuse(w, rejectedEncoding, answerMedia)
+	default:
+		h.serve(w, r)
+	}
+}
+
+// serve takes a POST. Whoever does not know a path is not listened to: the body
+// is read when its path is a source's.
+func (h *handler) serve(w http.ResponseWriter, r *http.Request) {
+	path := cleanPath(strings.ToValidUTF8(r.URL.Path, "\uFFFD"))
+	if route, _ := h.service.routes.Load().match(path); route == nil {
+		answerFor(h.service.reject(h.service.clock(), noSource, rejectedPath, nil)).write(w)
 		return
 	}
-	body, err := h.read(w, r)
+	body, err := h.bodies.read(r)
 	var over *http.MaxBytesError
 	switch {
+	case err == nil:
+		defer h.bodies.free(body) // also after a panic
+		_ = failpoint.Hit("after-read")
+		request, params := body.call.of(r, path, body)
+		h.receive(failpoint.Response("mid-response", w), request, params)
 	case errors.As(err, &over):
 		hangUp(w)
 		h.refuse(w, rejectedSize, answerTooLarge)
-	case err != nil:
+	case errors.Is(err, errNoRoom):
+		h.refuse(w, rejectedBusy, answerBusy)
+	default:
 		hangUp(w)
 		h.refuse(w, rejectedRead, answerBad)
-	default:
-		_ = failpoint.Hit("after-read")
-		h.gateway.ServeHTTP(failpoint.Response("mid-response", w), call(r, body))
 	}
 }
 
@@ -144,20 +97,6 @@ func hangUp(w http.ResponseWriter) {
 func (h *handler) refuse(w http.ResponseWriter, why rejection, a *answer) {
 	h.service.metrics.rejected.WithLabelValues(string(why)).Inc()
 	a.write(w)
-}
-
-// read returns the body, or *http.MaxBytesError when it is over the limit.
-func (h *handler) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	limit := int64(h.service.maxBody)
-	if r.ContentLength > limit {
-		return nil, &http.MaxBytesError{Limit: limit}
-	}
-	if r.ContentLength < 0 {
-		return io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
-	}
-	body := make([]byte, r.ContentLength)
-	_, err := io.ReadFull(r.Body, body)
-	return body, err
 }
 
 // recover answers for a panic. The log gets its type and where it was: its
@@ -188,111 +127,4 @@ func panicSite() string {
 			return "unknown"
 		}
 	}
-}
-
-// decodedKey is the context key of a request whose body the gateway has
-// decoded.
-type decodedKey struct{}
-
-// contentTypeKey is the context key of a request's Content-Type, where that is
-// more than contentTypeJSON.
-type contentTypeKey struct{}
-
-const contentTypeJSON = "application/json"
-
-// maxContentType is how many bytes of a Content-Type are kept.
-const maxContentType = 128
-
-// isJSON reports whether a Content-Type says JSON, or nothing.
-func isJSON(contentType string) bool {
-	media, _, _ := strings.Cut(contentType, ";")
-	media = strings.ToLower(strings.TrimSpace(media))
-	return media == "" || media == contentTypeJSON || media == "text/json" || strings.HasSuffix(media, "+json")
-}
-
-// call returns the request that the gateway gets in the place of r. It has the
-// cleaned path, the query parameters that the call has a field for, and the
-// body. It has no headers: nothing in them is for the service, and the gateway
-// would take some for its own (Grpc-Timeout, for one) or fail on them.
-func call(r *http.Request, body []byte) *http.Request {
-	ctx := context.WithValue(r.Context(), decodedKey{}, true)
-	if said := r.Header.Get("Content-Type"); said != "" && said != contentTypeJSON {
-		said = strings.ToValidUTF8(said[:min(len(said), maxContentType)], "\uFFFD")
-		ctx = context.WithValue(ctx, contentTypeKey{}, said)
-	}
-	c := r.WithContext(ctx)
-	c.URL = &url.URL{Path: cleanPath(strings.ToValidUTF8(r.URL.Path, "\uFFFD"))}
-	c.Header, c.Host, c.RemoteAddr = nil, "", ""
-	c.Body = &decodedOnce{body: body}
-	if r.URL.RawQuery != "" {
-		c.Form = parameters(r.URL.RawQuery)
-	}
-	return c
-}
-
-// parameters returns the query parameters that a call has fields for. Of one
-// that is there twice the first counts; but a second token would go unchecked,
-// so that the gateway is left to refuse it.
-func parameters(rawQuery string) url.Values {
-	all, _ := url.ParseQuery(rawQuery) // what cannot be parsed is not for us
-	form := make(url.Values, 4)
-	for _, name := range []string{"msg_signature", "timestamp", "nonce"} {
-		if values := all[name]; len(values) > 0 {
-			form[name] = values[:1]
-		}
-	}
-	if tokens := all["token"]; len(tokens) > 0 {
-		form["token"] = tokens
-	}
-	return form
-}
-
-// A decodedOnce is a request's body on its way through the gateway to the
-// decoder, which takes it as it is.
-type decodedOnce struct{ body []byte }
-
-// Read implements io.Reader for nobody.
-func (*decodedOnce) Read([]byte) (int, error) { return 0, io.EOF }
-
-// Close implements io.Closer.
-func (*decodedOnce) Close() error { return nil }
-
-// Decode implements gateway.Decoder.
-func (d *decodedOnce) Decode(v any) error {
-	to, ok := v.(**sluicev1.Callback)
-	if !ok {
-		return fmt.Errorf("decode a callback into %T", v)
-	}
-	*to = callback.Decode(d.body)
-	return nil
-}
-
-// wire is the gateway's Marshaler: a callback in the vendor's JSON comes in,
-// success goes out.
-type wire struct{}
-
-// ContentType implements gateway.Marshaler.
-func (wire) ContentType(any) string { return contentTypeJSON }
-
-// Marshal implements gateway.Marshaler. What goes out is a response, and a
-// response is success.
-func (wire) Marshal(any) ([]byte, error) { return answerOK.body, nil }
-
-// Unmarshal implements gateway.Marshaler.
-func (wire) Unmarshal(data []byte, v any) error { return (&decodedOnce{data}).Decode(v) }
-
-// NewDecoder implements gateway.Marshaler.
-func (wire) NewDecoder(r io.Reader) gateway.Decoder {
-	if d, ok := r.(*decodedOnce); ok {
-		return d
-	}
-	return gateway.DecoderFunc(func(any) error { return errors.New("the body was not read") })
-}
-
-// NewEncoder implements gateway.Marshaler.
-func (wire) NewEncoder(w io.Writer) gateway.Encoder {
-	return gateway.EncoderFunc(func(any) error {
-		_, err := w.Write(answerOK.body)
-		return err
-	})
 }

@@ -107,7 +107,7 @@ type Service struct {
 	clock      func() time.Time
 	maxBody    int
 	maxRecord  int
-	timeout    time.Duration
+	deadlines  deadlines
 	warned     atomic.Int64 // Unix time in seconds of the last warning
 }
 
@@ -120,7 +120,7 @@ func New(cfg Config, events, quarantine *eventlog.Log) (*Service, error) {
 		logger:     cfg.Logger,
 		clock:      cfg.Clock,
 		maxBody:    cmp.Or(cfg.MaxBody, defaultMaxBody),
-		timeout:    cmp.Or(cfg.CommitTimeout, defaultCommitTimeout),
+		deadlines:  deadlines{timeout: cmp.Or(cfg.CommitTimeout, defaultCommitTimeout)},
 	}
 	s.maxRecord = cmp.Or(cfg.MaxRecord, MaxRecord(s.maxBody))
 	s.maxBody = min(s.maxBody, MaxBody(s.maxRecord))
@@ -177,8 +177,7 @@ func (s *Service) ReceiveCallback(
 	ctx context.Context, req *sluicev1.ReceiveCallbackRequest,
 ) (*sluicev1.ReceiveCallbackResponse, error) {
 	now := s.clock()
-	cb := req.GetCallback()
-	_, decoded := ctx.Value(decodedKey{}).(bool)
+	cb, decoded := req.GetCallback(), false
 	if body := cb.GetBody(); len(body) > 0 {
 		if len(body) > s.maxBody {
 			s.metrics.rejected.WithLabelValues(string(rejectedSize)).Inc()
@@ -206,9 +205,8 @@ func (s *Service) ReceiveCallback(
 	s.metrics.lastCallback.WithLabelValues(route.Name).Set(float64(now.Unix()))
 	_ = failpoint.Hit("after-auth")
 
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
-	defer cancel()
 	began := time.Now()
+	ctx = s.deadlines.within(began)
 	p := &post{
 		route:       route,
 		received:    timestamppb.New(now),

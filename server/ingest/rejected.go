@@ -16,8 +16,8 @@ type Rejection struct {
 	Time      time.Time
 	Source    string // whose path it was posted below; "-" for nobody's
 	Reason    string // as in sluice_ingest_rejected_total
-	BodyBytes int    // length of the body without the tokens found in it
-	Shape     string // names and types of the body, as far as it is JSON; may be cut short
+	BodyBytes int    // length of the body without the tokens found in it; 0 for one that was not read
+	Shape     string // names and types of the body, as far as it is JSON and was read; may be cut short
 }
 
 // noSource is the Source of a Rejection for want of one.

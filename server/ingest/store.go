@@ -131,7 +131,8 @@ func (s *Service) encode(p *post, e *sluicev1.Event, to *entry) error {
 
 // fit encodes e so that the log can take it. What is converted field by field
 // can become several times as long as its JSON; where that makes the record too
-// long the conversion is given up, and the vendor's body stands for itself.
+// long the conversion is given up, and the vendor's body stands for itself: the
+// anomalies say so.
 func (s *Service) fit(e *sluicev1.Event) ([]byte, error) {
 	// revision_of may have to be added, which this leaves room for.
 	const revision = 16
@@ -146,11 +147,24 @@ func (s *Service) fit(e *sluicev1.Event) ([]byte, error) {
 			return data, nil
 		case len(e.GetRaw()) == 0 || shed == 2:
 			return nil, s.tooLarge()
-		case shed == 0:
+		case shed == 0 && e.GetUnmapped() != nil:
 			e.Unmapped = nil
+			note(e, callback.UnmappedTruncated)
 		default:
 			e.Body = &sluicev1.Event_Other{Other: &sluicev1.OtherCallback{Path: e.GetPath()}}
+			note(e, bodyNotConverted)
 		}
+	}
+}
+
+// bodyNotConverted is the anomaly of an event whose body, once converted, is
+// more than a record can hold: it is in raw only.
+const bodyNotConverted = "BODY_NOT_CONVERTED"
+
+func note(e *sluicev1.Event, anomaly string) {
+	if !slices.Contains(e.GetAnomalies(), anomaly) {
+		e.Anomalies = append(e.GetAnomalies(), anomaly)
+		slices.Sort(e.Anomalies)
 	}
 }
 

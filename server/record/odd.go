@@ -17,6 +17,9 @@ func Odd(e *sluicev1.Event) bool {
 	if len(e.GetAnomalies()) > 0 || len(e.GetUnmapped().GetFields()) > 0 || e.GetOther() != nil || !KnownPath(e.GetPath()) {
 		return true
 	}
+	if e.GetDecoderVersion() > 0 {
+		return false // a number without a name is an anomaly, which the decoder has noted
+	}
 	for range UnnamedValues(e) {
 		return true
 	}

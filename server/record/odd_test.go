@@ -36,6 +36,8 @@ func TestOdd(t *testing.T) {
 		"path below another": {edit: func(e *sluicev1.Event) { e.Path = "/crm/v1/notify/add/user" }},
 		"unknown path":       {edit: func(e *sluicev1.Event) { e.Path = "/xmessage" }, want: true},
 		"unnamed":            {edit: func(e *sluicev1.Event) { e.GetMessage().Type = 77 }, want: true},
+		"decoded":            {edit: func(e *sluicev1.Event) { e.DecoderVersion = 1 }},
+		"decoded, anomaly":   {edit: func(e *sluicev1.Event) { e.DecoderVersion, e.Anomalies = 1, []string{"BOM"} }, want: true},
 		"unnamed below":      {edit: func(e *sluicev1.Event) { e.GetMessage().Sender.Type = 77 }, want: true},
 	}
 	for name, tt := range tests {

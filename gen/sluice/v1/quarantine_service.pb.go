@@ -794,10 +794,12 @@ type Rejection struct {
 	// "token" for a token that is not the source's, "signature" for one that is
 	// wrong or out of date, "no_credential" when there was none.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	// body_bytes is the length of the body without the tokens found in it.
+	// body_bytes is the length of the body without the tokens found in it. Unset
+	// when it was not read, as when it was posted over HTTP to nobody's URL.
 	BodyBytes uint32 `protobuf:"varint,4,opt,name=body_bytes,json=bodyBytes,proto3" json:"body_bytes,omitempty"`
 	// shape is a sketch of the body: names and types, as in
-	// {"messageId":string,"payload":{"size":number}}. Unset when it is not JSON.
+	// {"messageId":string,"payload":{"size":number}}. Unset when it is not JSON,
+	// or was not read.
 	Shape         string `protobuf:"bytes,5,opt,name=shape,proto3" json:"shape,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
