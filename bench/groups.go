@@ -66,7 +66,8 @@ func runGroups(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags.IntVar(&b.members, "members", 8, "members of a group")
 	credits := flags.Uint("credits", 256, "how many events each member is ready to hold")
 	flags.IntVar(&b.rate, "rate", 2000, "callbacks per second of the steady producer")
-	parent := flags.String("dir", "", "where to put data (default: the system's directory for temporary files)")
+	var setup setup
+	setup.register(flags)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -76,12 +77,12 @@ func runGroups(ctx context.Context, args []string, out io.Writer) (err error) {
 			return fmt.Errorf("there is no part %q", name)
 		}
 	}
-	r, err := newRig(ctx, *parent, out)
+	r, err := newRig(ctx, setup, out)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	if b.server, err = r.startSluice(ctx); err != nil {
+	if b.server, err = r.start(ctx, r.sluice[0]); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.server.stop()) }()

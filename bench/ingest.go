@@ -17,11 +17,12 @@ func runIngest(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags.Var(&connections, "connections", "numbers of connections, separated by commas")
 	rounds := flags.Int("rounds", 5, "how often each pair is measured")
 	duration := flags.Duration("duration", 3*time.Second, "how long each measurement takes, after a warm-up of a sixth of it")
-	parent := flags.String("dir", "", "where to put data; must be on the disk to be measured (default: the system's directory for temporary files)")
+	var setup setup
+	setup.register(flags)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	r, err := newRig(ctx, *parent, out)
+	r, err := newRig(ctx, setup, out)
 	if err != nil {
 		return err
 	}
@@ -33,10 +34,14 @@ func runIngest(ctx context.Context, args []string, out io.Writer) (err error) {
 		var ours, theirs series
 		for range *rounds {
 			l := load{connections: n, duration: *duration}
-			if err := ours.measure(ctx, l, r.startSluice); err != nil {
+			if err := ours.measure(ctx, l, r, r.sluice[0]); err != nil {
 				return err
 			}
-			if err := theirs.measure(ctx, l, r.startLimit); err != nil {
+			limit, err := own("limit")
+			if err != nil {
+				return err
+			}
+			if err := theirs.measure(ctx, l, r, limit); err != nil {
 				return err
 			}
 		}
@@ -58,8 +63,8 @@ type series struct {
 }
 
 // measure adds a round: l, at a server started for it.
-func (s *series) measure(ctx context.Context, l load, start func(context.Context) (*server, error)) error {
-	server, err := start(ctx)
+func (s *series) measure(ctx context.Context, l load, rig *rig, c contender) error {
+	server, err := rig.start(ctx, c)
 	if err != nil {
 		return err
 	}

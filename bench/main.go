@@ -5,6 +5,8 @@
 //	bench ingest      callbacks per second and their latency, beside the limit server
 //	bench subscribe   events per second to gRPC subscribers, and delivery latency
 //	bench groups      what consumer groups do: deliveries settled, latency, memory, restarts
+//	bench large       what the size of the log matters to: memory, start, first page
+//	bench fill        a data directory with many events in it
 //	bench load        the load alone, at a server that already runs
 //	bench limit       the limit server alone
 //
@@ -42,6 +44,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		"ingest":    runIngest,
 		"subscribe": runSubscribe,
 		"groups":    runGroups,
+		"large":     runLarge,
+		"fill":      runFill,
 		"load":      runLoad,
 		"limit":     runLimit,
 	}
@@ -59,7 +63,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if c, ok := commands[args[0]]; ok {
 		return c(ctx, args[1:], out)
 	}
-	return errors.New("usage: bench [ingest|subscribe|groups|load|limit] [-help]")
+	return errors.New("usage: bench [ingest|subscribe|groups|large|fill|load|limit] [-help]")
 }
 
 // counts is a flag: positive whole numbers separated by commas.

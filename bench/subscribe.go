@@ -27,16 +27,17 @@ func runSubscribe(ctx context.Context, args []string, out io.Writer) (err error)
 	fill := flags.Duration("fill", 4*time.Second, "how long to post, as fast as the answers come, to have a log to read")
 	rate := flags.Int("rate", 2000, "callbacks per second while the delivery latency is measured")
 	duration := flags.Duration("duration", 10*time.Second, "how long the delivery latency is measured")
-	parent := flags.String("dir", "", "where to put data (default: the system's directory for temporary files)")
+	var setup setup
+	setup.register(flags)
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	r, err := newRig(ctx, *parent, out)
+	r, err := newRig(ctx, setup, out)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	server, err := r.startSluice(ctx)
+	server, err := r.start(ctx, r.sluice[0])
 	if err != nil {
 		return err
 	}
