@@ -6,6 +6,7 @@ replace github.com/sluicegate/sluice => ../
 
 require (
 	github.com/cockroachdb/pebble/v2 v2.1.7
+	github.com/hanwen/go-fuse/v2 v2.12.1
 	github.com/sluicegate/sluice v0.0.0
 	golang.org/x/sync v0.24.0
 	google.golang.org/grpc v1.85.0
