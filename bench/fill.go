@@ -153,13 +153,11 @@ func (p *pattern) record(i uint64) eventlog.Record {
 	var id [16]byte
 	binary.BigEndian.PutUint64(id[:8], p.writer)
 	binary.BigEndian.PutUint64(id[8:], i)
-	var chat [12]byte
-	binary.BigEndian.PutUint64(chat[4:], i%p.chats)
-	message, chatID := hex.EncodeToString(id[:]), hex.EncodeToString(chat[:])
-	data := bytes.ReplaceAll(bytes.ReplaceAll(p.data, []byte(p.message), []byte(message)), []byte(p.chat), []byte(chatID))
+	message, chat := hex.EncodeToString(id[:]), chatID(i%p.chats)
+	data := bytes.ReplaceAll(bytes.ReplaceAll(p.data, []byte(p.message), []byte(message)), []byte(p.chat), []byte(chat))
 	return eventlog.Record{
 		Subject: p.subject,
-		Key:     strings.ReplaceAll(p.chatKey, p.chat, chatID),
+		Key:     strings.ReplaceAll(p.chatKey, p.chat, chat),
 		ID:      record.ID(strings.ReplaceAll(p.key, p.message, message)),
 		Data:    data,
 	}

@@ -66,7 +66,18 @@ func (r *request) next() {
 	binary.BigEndian.PutUint64(id[8:], r.count)
 	hex.Encode(r.message, id[:])
 	const stride = 617 // a prime that does not divide the number of chats, so that it comes round to each
-	var chat [12]byte
-	binary.BigEndian.PutUint64(chat[4:], (r.writer%r.chats+r.count*stride)%r.chats)
-	hex.Encode(r.chat, chat[:])
+	putChatID(r.chat, (r.writer%r.chats+r.count*stride)%r.chats)
+}
+
+// putChatID writes the vendor's id of the n-th chat.
+func putChatID(to []byte, n uint64) {
+	var id [12]byte
+	binary.BigEndian.PutUint64(id[4:], n)
+	hex.Encode(to, id[:])
+}
+
+func chatID(n uint64) string {
+	var id [len(blankChat)]byte
+	putChatID(id[:], n)
+	return string(id[:])
 }

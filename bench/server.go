@@ -24,11 +24,6 @@ type server struct {
 	output       *bytes.Buffer // what the process printed; read it after the process ended
 }
 
-// start starts c on an empty data directory and waits until it answers.
-func (r *rig) start(ctx context.Context, c contender) (*server, error) {
-	return c.startOn(ctx, filepath.Join(r.dir, "data"))
-}
-
 // startOn starts c with its data in dir and waits until it answers. A Sluice
 // gets its defaults, but for addresses, the data directory and profiles to be
 // asked for.
@@ -48,6 +43,27 @@ func (c contender) startOn(ctx context.Context, dir string) (*server, error) {
 		"--callback-addr", addrs[0], "--grpc-addr", addrs[1], "--http-addr", addrs[2],
 	}
 	return s, s.start(ctx)
+}
+
+// startAll starts each Sluice on an empty data directory of its own. What was
+// started is returned with an error, too.
+func (r *rig) startAll(ctx context.Context) (all []*server, err error) {
+	for _, c := range r.sluice {
+		s, err := c.startOn(ctx, filepath.Join(r.dir, "data-"+c.name))
+		if err != nil {
+			return all, fmt.Errorf("%s: %w", c.name, err)
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
+func stopAll(all []*server) error {
+	var errs []error
+	for _, s := range all {
+		errs = append(errs, s.stop())
+	}
+	return errors.Join(errs...)
 }
 
 // startPatience bounds a start, on the largest log too.

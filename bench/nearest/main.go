@@ -76,7 +76,9 @@ func run(ctx context.Context, args []string) (err error) {
 	defer shutdown()
 	const inFlight = 1024 // more than the load has connections
 	err = service.RegisterOutput("synced_jetstream", service.NewConfigSpec(),
-		func(*service.ParsedConfig, *service.Resources) (service.Output, int, error) { return &output{js}, inFlight, nil })
+		func(*service.ParsedConfig, *service.Resources) (service.Output, int, error) {
+			return &output{js}, inFlight, nil
+		})
 	if err != nil {
 		return err
 	}
