@@ -49,16 +49,17 @@ type groupPart struct {
 }
 
 // groupParts are in the order in which they are run: those that need a short log
-// come first.
+// come first, and the one that leaves a long chat, which bounds all that settle
+// the whole log, last.
 var groupParts = []groupPart{
 	{"latency", false, deliveryMetrics, (*groupBench).latency},
-	{"single", false, singleMetrics, (*groupBench).single},
 	{"many", false, manyMetrics, (*groupBench).beside},
 	{"settle", false, settleMetrics, (*groupBench).settle},
 	{"stuck", false, stuckMetrics, (*groupBench).stuck},
 	{"create", false, createMetrics, (*groupBench).create},
 	{"pending", true, pendingMetrics, (*groupBench).pending},
 	{"restart", true, restartMetrics, (*groupBench).restart},
+	{"single", false, singleMetrics, (*groupBench).single},
 }
 
 // runGroups measures consumer groups, part by part.

@@ -114,7 +114,7 @@ var singleMetrics = []metric{
 // one before to be settled.
 func (b *groupBench) single(ctx context.Context, add func(string, ...float64)) error {
 	next := uint64(b.posted) + 1 //nolint:gosec // not negative
-	if _, err := b.post(ctx, load{connections: 64, duration: 2 * time.Second, chats: 1}); err != nil {
+	if _, err := b.post(ctx, load{connections: 64, duration: b.window, chats: 1}); err != nil {
 		return err
 	}
 	group, err := b.newGroup(ctx, &sluicev1.ConsumerGroup{
