@@ -6,7 +6,9 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -33,7 +35,7 @@ func runIngest(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags.Var(&slow, "slow", "the same, on a disk whose syncs take 5 ms")
 	rounds := flags.Int("rounds", 5, "how often each is measured")
 	duration := flags.Duration("duration", 3*time.Second, "how long each measurement takes, after a warm-up of a sixth of it")
-	nearest := flags.String("nearest", "", "a binary of bench/nearest, to be measured as well")
+	nearest := flags.Bool("nearest", true, "measure the nearest tool as well, which takes minutes to build the first time")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -43,9 +45,17 @@ func runIngest(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
 	fmt.Fprintf(out, "%d rounds of %v, bodies of %d bytes, %d chats\n", *rounds, *duration, len(body), defaultChats)
-	all, err := r.everybody(*nearest)
+	all, err := r.everybody()
 	if err != nil {
 		return err
+	}
+	if *nearest {
+		c, err := r.buildNearest(ctx)
+		if err != nil {
+			fmt.Fprintf(out, "the nearest tool was not measured: %v\n", err)
+		} else {
+			all = append(all, c)
+		}
 	}
 	found := &report{name: "Ingest", metrics: ingestMetrics}
 	for _, n := range connections {
@@ -75,10 +85,9 @@ func runIngest(ctx context.Context, args []string, out io.Writer) (err error) {
 // slowSync is how long a sync takes on the slow disk.
 const slowSync = 5 * time.Millisecond
 
-// everybody returns all that are measured: each Sluice, the floor, the limit and
-// the nearest tool, where there is a binary of that.
-func (r *rig) everybody(nearest string) ([]contender, error) {
-	all := append([]contender(nil), r.sluice...)
+// everybody returns all that are measured: each Sluice, the floor and the limit.
+func (r *rig) everybody() ([]contender, error) {
+	all := slices.Clone(r.sluice)
 	for _, command := range []string{"floor", "limit"} {
 		c, err := own(command)
 		if err != nil {
@@ -86,14 +95,18 @@ func (r *rig) everybody(nearest string) ([]contender, error) {
 		}
 		all = append(all, c)
 	}
-	if nearest != "" {
-		path, err := filepath.Abs(nearest)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, contender{name: "nearest", program: path, serve: "serve"})
-	}
 	return all, nil
+}
+
+// buildNearest builds the nearest tool, which is a module of its own: what it
+// needs is large, and not to be had everywhere.
+func (r *rig) buildNearest(ctx context.Context) (contender, error) {
+	c := contender{name: "nearest", program: filepath.Join(r.dir, "nearest"), serve: "serve"}
+	text, err := exec.CommandContext(ctx, "go", "build", "-C", "nearest", "-o", c.program, ".").CombinedOutput() //nolint:gosec // our own path
+	if err != nil {
+		return contender{}, fmt.Errorf("build it: %w\n%s", err, text)
+	}
+	return c, nil
 }
 
 // ingest measures a load at each contender, in turns. Each starts on an empty

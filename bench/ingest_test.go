@@ -16,7 +16,7 @@ func TestIngest(t *testing.T) {
 	before := build(t, dir)
 	var out strings.Builder
 	err := run(t.Context(), []string{
-		"ingest", "-dir", dir, "-against", "before=" + before, "-connections", "2", "-slow", "3",
+		"ingest", "-dir", dir, "-against", "before=" + before, "-connections", "2", "-slow", "3", "-nearest=false",
 		"-rounds", "2", "-duration", "100ms", "-benchstat", lines,
 	}, &out)
 	if err != nil {

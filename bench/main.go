@@ -7,6 +7,7 @@
 //	bench groups      what consumer groups do: deliveries settled, latency, memory, restarts
 //	bench large       what the size of the log matters to: memory, start, first page
 //	bench fill        a data directory with many events in it
+//	bench plot        a picture of what -benchstat has saved
 //	bench load        the load alone, at a server that already runs
 //	bench limit       the limit server alone
 //	bench floor       the floor server alone
@@ -49,6 +50,7 @@ var commands = map[string]command{
 	"groups":    runGroups,
 	"large":     runLarge,
 	"fill":      runFill,
+	"plot":      runPlot,
 	"load":      runLoad,
 	"limit":     runLimit,
 	"floor":     runFloor,

@@ -148,6 +148,11 @@ func (r *report) save(path string) error {
 	}
 	var lines strings.Builder
 	fmt.Fprintf(&lines, "goos: %s\ngoarch: %s\npkg: github.com/sluicegate/sluice/bench\ncpu: %s\n", runtime.GOOS, runtime.GOARCH, cpuModel())
+	for _, m := range r.metrics {
+		if strings.HasSuffix(m.unit, "/s") {
+			fmt.Fprintf(&lines, "Unit %s better=higher\n", m.unit)
+		}
+	}
 	for _, o := range r.rows {
 		for _, values := range o.rounds {
 			fmt.Fprintf(&lines, "Benchmark%s/%s/server=%s 1", r.name, o.work, o.server)

@@ -3,7 +3,7 @@
 // message to the disk and knows duplicates by the vendor's message id; then it
 // answers. It makes no types of the body, knows no tokens, and orders nothing.
 //
-// It takes the flags of the limit server, for `bench ingest -nearest BINARY`.
+// `bench ingest` builds it and starts it as it does the limit server.
 package main
 
 import (
