@@ -10,11 +10,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sync/errgroup"
 
@@ -52,7 +54,7 @@ func runFill(ctx context.Context, args []string, out io.Writer) (err error) {
 
 // fill has a data directory hold at least so many events. It goes past the
 // gateway, straight to the log: each event is one that the gateway has stored
-// itself, with another message id and chat.
+// itself, with another message id, chat and text.
 func (r *rig) fill(ctx context.Context, out io.Writer, dir string, rows, chats int) error {
 	s, err := r.sluice[0].startOn(ctx, dir)
 	if err != nil {
@@ -109,8 +111,8 @@ func fillLog(ctx context.Context, dir string, rows, chats int) (n int64, err err
 	return max(0, missing), err
 }
 
-// A pattern is a stored event of which others are made. The ids in it are as
-// long as those that take their place, so that its bytes are otherwise the same.
+// A pattern is a stored event of which others are made. What takes the place of
+// its ids and its text is as long, so that its bytes are otherwise the same.
 type pattern struct {
 	subject, key, chatKey string
 	data                  []byte
@@ -154,13 +156,25 @@ func (p *pattern) record(i uint64) eventlog.Record {
 	binary.BigEndian.PutUint64(id[:8], p.writer)
 	binary.BigEndian.PutUint64(id[8:], i)
 	message, chat := hex.EncodeToString(id[:]), chatID(i%p.chats)
-	data := bytes.ReplaceAll(bytes.ReplaceAll(p.data, []byte(p.message), []byte(message)), []byte(p.chat), []byte(chat))
+	data := bytes.ReplaceAll(p.data, []byte(p.message), []byte(message))
+	data = bytes.ReplaceAll(data, []byte(p.chat), []byte(chat))
+	data = bytes.ReplaceAll(data, []byte(phrase), textOf(i)) // or all of them would be compressed to nearly nothing
 	return eventlog.Record{
 		Subject: p.subject,
 		Key:     strings.ReplaceAll(p.chatKey, p.chat, chat),
 		ID:      record.ID(strings.ReplaceAll(p.key, p.message, message)),
 		Data:    data,
 	}
+}
+
+// textOf returns a text for the i-th event, as long as phrase.
+func textOf(i uint64) []byte {
+	random := rand.New(rand.NewPCG(i, 1)) //nolint:gosec // a text, not a secret
+	text := make([]byte, 0, len(phrase))
+	for len(text) < len(phrase) {
+		text = utf8.AppendRune(text, '一'+random.Int32N(3000))
+	}
+	return text
 }
 
 // sizeOf returns the bytes of all files below dir.
