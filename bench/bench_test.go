@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/sluicegate/sluice/server/callback"
 	"github.com/sluicegate/sluice/server/eventlog"
@@ -67,16 +68,17 @@ func TestBodyIsOrdinary(t *testing.T) {
 	}
 }
 
-// What the servers that Sluice is compared with have answered, they must have:
-// else they are nothing to compare with.
+// What the servers that Sluice is compared with have answered must be there after
+// a power cut: else they are nothing to compare with.
 func TestOwnServersStoreWhatTheyAnswer(t *testing.T) {
 	for name, load := range map[string]load{
 		"as fast as it answers": {connections: 4, duration: 100 * time.Millisecond},
 		"at a rate":             {connections: 4, duration: 100 * time.Millisecond, rate: 500},
 	} {
 		t.Run("limit "+name, func(t *testing.T) {
-			db := database(t)
-			r := postAt(t, load, &limit{db: db})
+			disk := vfs.NewCrashableMem()
+			r := postAt(t, load, &limit{db: database(t, disk)})
+			db := database(t, disk.CrashClone(vfs.CrashCloneCfg{}))
 			bodies := valuesOf(t, db, 0, 0xff)
 			if len(bodies) != len(r.latencies) {
 				t.Errorf("%d bodies are stored, want the %d that were answered", len(bodies), len(r.latencies))
@@ -88,8 +90,9 @@ func TestOwnServersStoreWhatTheyAnswer(t *testing.T) {
 			}
 		})
 		t.Run("floor "+name, func(t *testing.T) {
-			db := database(t)
-			r := postAt(t, load, &floor{db: db})
+			disk := vfs.NewCrashableMem()
+			r := postAt(t, load, &floor{db: database(t, disk)})
+			db := database(t, disk.CrashClone(vfs.CrashCloneCfg{}))
 			records := valuesOf(t, db, 'r', 's')
 			ids, keys := len(valuesOf(t, db, 'i', 'j')), len(valuesOf(t, db, 'k', 'l'))
 			if n := len(r.latencies); len(records) != n || ids != n || keys != n {
@@ -105,9 +108,9 @@ func TestOwnServersStoreWhatTheyAnswer(t *testing.T) {
 	}
 }
 
-func database(t *testing.T) *pebble.DB {
+func database(t *testing.T, disk vfs.FS) *pebble.DB {
 	t.Helper()
-	db, err := pebble.Open(t.TempDir(), &pebble.Options{Logger: quiet{pebble.DefaultLogger}})
+	db, err := pebble.Open("data", &pebble.Options{FS: disk, Logger: quiet{pebble.DefaultLogger}})
 	if err != nil {
 		t.Fatal(err)
 	}

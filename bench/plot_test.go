@@ -48,14 +48,14 @@ func TestPlot(t *testing.T) {
 
 // Ratios are the medians of the rounds' ratios, not the ratios of the medians.
 func TestReportRatios(t *testing.T) {
-	r := &report{name: "X", metrics: []metric{{"speed", "x/s", whole, true}, {"other", "y", whole, false}}}
+	r := &report{name: "X", metrics: []metric{{"speed", "x/s", whole, true}, {"other", "y", whole, false}, {"none", "z", whole, true}}}
 	for _, v := range [][2]float64{{10, 100}, {20, 20}, {90, 30}} {
-		r.add("w=1", "a", v[0], 0)
-		r.add("w=1", "b", v[1], 0)
+		r.add("w=1", "a", v[0], 0, 0)
+		r.add("w=1", "b", v[1], 0, 0)
 	}
 	var out strings.Builder
 	r.print(&out, [2]string{"a", "b"}, [2]string{"a", "missing"})
-	for _, want := range []string{"| w=1 | a | 20 (10–90) | 0 (0–0) |", "| w=1 | a / b | 1.00 (0.10–3.00) |"} {
+	for _, want := range []string{"| w=1 | a | 20 (10–90) | 0 (0–0) | 0 (0–0) |", "| w=1 | a / b | 1.00 (0.10–3.00) | – |"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the tables lack %q:\n%s", want, out.String())
 		}

@@ -112,15 +112,23 @@ func (r *report) compare(out io.Writer, pairs [][2]string) {
 				if !m.ratio {
 					continue
 				}
-				var ratios []float64
-				for round := range min(len(a.rounds), len(b.rounds)) {
-					ratios = append(ratios, a.rounds[round][i]/b.rounds[round][i])
-				}
-				fmt.Fprintf(out, " %s |", spread(ratios, hundredths))
+				fmt.Fprintf(out, " %s |", ratio(a.column(i), b.column(i)))
 			}
 			fmt.Fprintln(out)
 		}
 	}
+}
+
+// ratio prints a / b, round by round; nothing where b was 0.
+func ratio(a, b []float64) string {
+	var all []float64
+	for round := range min(len(a), len(b)) {
+		if b[round] == 0 {
+			return "–"
+		}
+		all = append(all, a[round]/b[round])
+	}
+	return spread(all, hundredths)
 }
 
 func printHead(out io.Writer, names []string) {
