@@ -88,9 +88,11 @@ chaos: ## Break what is under a gateway and check what it promised (see chaos/RE
 	go test -tags chaos -count=1 -timeout $(if $(filter long,$(CHAOS)),4h,15m) -v ./chaos
 
 .PHONY: bench
-bench: ## Measure decoding, ingest, subscriptions and groups (see bench/README.md)
+bench: ## Measure all of it, in about 20 minutes (ARGS= for flags; see bench/README.md)
+	@mkdir -p .tmp && rm -f .tmp/bench.txt
 	go test -run='^$$' -bench=Decode -benchtime=8000x -cpu=1 ./server/callback
-	cd bench && go run . $(ARGS)
+	cd bench && go run . -benchstat ../.tmp/bench.txt $(ARGS)
+	cd bench && go run . plot -in ../.tmp/bench.txt -out ../.tmp/bench.svg
 
 # The tools are rebuilt when their versions change. The ones that buf runs are
 # found through PATH.

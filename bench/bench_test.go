@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -12,8 +13,12 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/sluicegate/sluice/server/callback"
+	"github.com/sluicegate/sluice/server/eventlog"
+	"github.com/sluicegate/sluice/server/eventlog/local"
+	"github.com/sluicegate/sluice/server/ingest"
 )
 
 // Every callback must be one the server has not seen, or it measures the
@@ -63,52 +68,127 @@ func TestBodyIsOrdinary(t *testing.T) {
 	}
 }
 
-// What the limit server has answered, it must have: else it is no limit.
-func TestLimitStoresWhatItAnswers(t *testing.T) {
-	db, err := pebble.Open(t.TempDir(), &pebble.Options{Logger: quiet{pebble.DefaultLogger}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	server := httptest.NewServer(&limit{db: db})
-	defer server.Close()
-	for name, l := range map[string]load{
+// What the servers that Sluice is compared with have answered must be there after
+// a power cut: else they are nothing to compare with.
+func TestOwnServersStoreWhatTheyAnswer(t *testing.T) {
+	for name, load := range map[string]load{
 		"as fast as it answers": {connections: 4, duration: 100 * time.Millisecond},
 		"at a rate":             {connections: 4, duration: 100 * time.Millisecond, rate: 500},
 	} {
-		before := stored(t, db)
-		l.addr = server.Listener.Addr().String()
-		r, err := l.run(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := stored(t, db) - before; got != len(r.latencies) || got == 0 {
-			t.Errorf("%s: %d bodies are stored, want the %d that were answered", name, got, len(r.latencies))
-		}
-		if l.rate > 0 && len(r.latencies) != 50 {
-			t.Errorf("%s: %d callbacks in %v, want 50", name, len(r.latencies), l.duration)
-		}
+		t.Run("limit "+name, func(t *testing.T) {
+			disk := vfs.NewCrashableMem()
+			r := postAt(t, load, &limit{db: database(t, disk)})
+			db := database(t, disk.CrashClone(vfs.CrashCloneCfg{}))
+			bodies := valuesOf(t, db, 0, 0xff)
+			if len(bodies) != len(r.latencies) {
+				t.Errorf("%d bodies are stored, want the %d that were answered", len(bodies), len(r.latencies))
+			}
+			for _, b := range bodies {
+				if len(b) != len(body) {
+					t.Fatalf("a stored body has %d bytes, want %d", len(b), len(body))
+				}
+			}
+		})
+		t.Run("floor "+name, func(t *testing.T) {
+			disk := vfs.NewCrashableMem()
+			r := postAt(t, load, &floor{db: database(t, disk)})
+			db := database(t, disk.CrashClone(vfs.CrashCloneCfg{}))
+			records := valuesOf(t, db, 'r', 's')
+			ids, keys := len(valuesOf(t, db, 'i', 'j')), len(valuesOf(t, db, 'k', 'l'))
+			if n := len(r.latencies); len(records) != n || ids != n || keys != n {
+				t.Errorf("%d records, %d identities and %d keys are stored, want the %d that were answered", len(records), ids, keys, n)
+			}
+			want := storedBytes(t)
+			for _, r := range records {
+				if d := len(r) - want; d < -8 || d > 8 { // a time can be some bytes shorter than another
+					t.Fatalf("a stored record has %d bytes, the gateway's have %d", len(r), want)
+				}
+			}
+		})
 	}
 }
 
-// stored counts the bodies in db, and checks that they are bodies.
-func stored(t *testing.T, db *pebble.DB) (n int) {
+func database(t *testing.T, disk vfs.FS) *pebble.DB {
 	t.Helper()
-	all, err := db.NewIter(nil)
+	db, err := pebble.Open("data", &pebble.Options{FS: disk, Logger: quiet{pebble.DefaultLogger}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer all.Close()
-	for all.First(); all.Valid(); all.Next() {
-		if len(all.Value()) != len(body) {
-			t.Fatalf("a stored body has %d bytes, want %d", len(all.Value()), len(body))
-		}
-		n++
-	}
-	if err := all.Error(); err != nil {
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+// postAt posts a load at a handler.
+func postAt(t *testing.T, l load, h http.Handler) result {
+	t.Helper()
+	server := httptest.NewServer(h)
+	defer server.Close()
+	l.addr = server.Listener.Addr().String()
+	r, err := l.run(t.Context())
+	if err != nil {
 		t.Fatal(err)
 	}
-	return n
+	if len(r.latencies) == 0 || l.rate > 0 && len(r.latencies) != 50 {
+		t.Fatalf("%d callbacks in %v", len(r.latencies), l.duration)
+	}
+	return r
+}
+
+// valuesOf returns what is stored under keys whose first byte is from lower to
+// below upper.
+func valuesOf(t *testing.T, db *pebble.DB, lower, upper byte) (all [][]byte) {
+	t.Helper()
+	iter, err := db.NewIter(&pebble.IterOptions{LowerBound: []byte{lower}, UpperBound: []byte{upper}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer iter.Close()
+	for iter.First(); iter.Valid(); iter.Next() {
+		all = append(all, bytes.Clone(iter.Value()))
+	}
+	if err := iter.Error(); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// storedBytes returns how many bytes the gateway's log takes for a callback.
+func storedBytes(t *testing.T) int {
+	t.Helper()
+	engine, err := local.Open(t.Context(), local.Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer engine.Close(context.Background())
+	events, err := engine.Log(t.Context(), eventlog.LogConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	service, err := ingest.New(ingest.Config{}, events, events)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := ingest.NewHandler(service)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 100
+	server := httptest.NewServer(h)
+	defer server.Close()
+	p, err := dial(t.Context(), server.Listener.Addr().String(), defaultChats)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	for range n {
+		if err := p.post(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := events.State().Count; got != n {
+		t.Fatalf("the gateway has stored %d events, want %d", got, n)
+	}
+	return int(events.State().Bytes) / n
 }
 
 // A refused callback must end the run: refusals are fast, and would pass for

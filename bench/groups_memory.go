@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"regexp"
 	"strconv"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -17,10 +15,24 @@ import (
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 )
 
+var pendingMetrics = []metric{
+	{"heap per pending event", "pending-bytes", func(v float64) string { return fmt.Sprintf("%.0f bytes", v) }, true},
+	{"heap", "heap-bytes", megabytes, true},
+	{"resident", "rss-bytes", megabytes, true},
+	{"heap with none pending", "idle-heap-bytes", megabytes, true},
+	{"resident", "idle-rss-bytes", megabytes, true},
+	{"filter by kind", "kind-ns", short, true},
+	{"no answer for", "kind-away-ns", short, false},
+	{"by expression", "cel-ns", short, true},
+	{"no answer for", "cel-away-ns", short, false},
+	{"seek", "seek-ns", short, true},
+	{"no answer for", "seek-away-ns", short, false},
+}
+
 // pending measures the memory that a group without members takes, which has
 // read the whole log, and how long it is away while its filter changes and while
 // it is moved.
-func (b *groupBench) pending(ctx context.Context) error {
+func (b *groupBench) pending(ctx context.Context, add func(string, ...float64)) error {
 	if err := b.fill(ctx); err != nil {
 		return err
 	}
@@ -40,29 +52,27 @@ func (b *groupBench) pending(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(b.out, "\n%d events pending: heap %.0f MB, %.0f MB without them (%.0f bytes each); resident %.0f MB, %.0f MB without them\n",
-		st.GetPending(), full.heap/1e6, idle.heap/1e6, (full.heap-idle.heap)/float64(st.GetPending()), full.resident/1e6, idle.resident/1e6)
-	for _, change := range []struct {
-		name string
-		do   func() error
-	}{
-		{"a filter that its subject decides", func() error {
-			return b.setFilter(ctx, group, &sluicev1.EventFilter{Kinds: []string{"message"}})
-		}},
-		{"a filter that needs each event", func() error {
+	if st.GetPending() == 0 {
+		return errors.New("nothing is pending")
+	}
+	values := []float64{(full.heap - idle.heap) / float64(st.GetPending()), full.heap, full.resident, idle.heap, idle.resident}
+	for _, change := range []func() error{
+		func() error { return b.setFilter(ctx, group, &sluicev1.EventFilter{Kinds: []string{"message"}}) },
+		func() error {
 			return b.setFilter(ctx, group, &sluicev1.EventFilter{Expression: `event.message.text.text.contains("您好")`})
-		}},
-		{"a seek to the start", func() error {
+		},
+		func() error {
 			_, err := b.groups.SeekConsumerGroup(ctx, &sluicev1.SeekConsumerGroupRequest{ConsumerGroupId: group, To: earliest()})
 			return err
-		}},
+		},
 	} {
-		took, away, err := b.away(ctx, group, change.do)
+		took, away, err := b.away(ctx, group, change)
 		if err != nil {
-			return fmt.Errorf("%s: %w", change.name, err)
+			return err
 		}
-		fmt.Fprintf(b.out, "- %s: took %v, the group answered nobody for %v at most\n", change.name, took.Round(time.Millisecond), away.Round(time.Millisecond))
+		values = append(values, float64(took), float64(away))
 	}
+	add(fmt.Sprintf("events=%d", b.events), values...)
 	return b.deleteGroup(ctx, group)
 }
 
@@ -117,9 +127,8 @@ func (b *groupBench) readAll(ctx context.Context, group string) error {
 }
 
 // footprintOf starts Sluice anew on its data, has a new group read the whole log,
-// and returns what Sluice takes once it has let go of what reading took.
+// and returns what Sluice takes then.
 func (b *groupBench) footprintOf(ctx context.Context, g *sluicev1.ConsumerGroup) (footprint, string, error) {
-	const caches = 12 * time.Second // for so long the log keeps what was read, and a little
 	if err := b.server.end(); err != nil {
 		return footprint{}, "", err
 	}
@@ -133,11 +142,6 @@ func (b *groupBench) footprintOf(ctx context.Context, g *sluicev1.ConsumerGroup)
 	}
 	if err := b.readAll(ctx, group); err != nil {
 		return footprint{}, "", err
-	}
-	select {
-	case <-time.After(caches):
-	case <-ctx.Done():
-		return footprint{}, "", ctx.Err()
 	}
 	f, err := b.server.memory(ctx)
 	return f, group, err
@@ -172,10 +176,6 @@ func (s *server) memory(ctx context.Context) (footprint, error) {
 	if err != nil {
 		return footprint{}, err
 	}
-	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", s.cmd.Process.Pid))
-	if err != nil {
-		return footprint{}, err
-	}
-	pages, err := strconv.ParseFloat(strings.Fields(string(statm))[1], 64)
-	return footprint{heap: heap, resident: pages * float64(os.Getpagesize())}, err
+	resident, _, err := s.resident()
+	return footprint{heap: heap, resident: resident}, err
 }

@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"slices"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -12,14 +10,19 @@ import (
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 )
 
+var stuckMetrics = []metric{
+	{"settled/s", "settled/s", whole, true},
+	{"in the group beside it", "beside-settled/s", whole, true},
+	{"ratio", "of-beside", hundredths, false},
+}
+
 // stuck measures how much one chat that does not go on costs the others. A group
 // with such a chat and one without work at the same time, so that all else that
 // the machine does meanwhile is the same for both.
-func (b *groupBench) stuck(ctx context.Context) error {
+func (b *groupBench) stuck(ctx context.Context, add func(string, ...float64)) error {
 	if err := b.fill(ctx); err != nil {
 		return err
 	}
-	fmt.Fprintf(b.out, "\n| one chat of %d | settled/s | in the group beside it | ratio (min–max) |\n|---|---:|---:|---:|\n", groupChats)
 	block := &sluicev1.RetryPolicy{MaxAttempts: 1, OnExhausted: sluicev1.OnExhausted_ON_EXHAUSTED_BLOCK_CHAT}
 	never := &sluicev1.RetryPolicy{MaxAttempts: -1}
 	for _, kind := range []struct {
@@ -27,29 +30,24 @@ func (b *groupBench) stuck(ctx context.Context) error {
 		retry   *sluicev1.RetryPolicy
 		verdict func(*sluicev1.Delivery) *sluicev1.Settlement
 	}{
-		{"is never settled", never, func(*sluicev1.Delivery) *sluicev1.Settlement { return nil }},
-		{"is always nacked", never, nack},
-		{"is blocked", block, nack},
+		{"chat=never-settled", never, func(*sluicev1.Delivery) *sluicev1.Settlement { return nil }},
+		{"chat=always-nacked", never, nack},
+		{"chat=blocked", block, nack},
 	} {
-		var held, free, ratios []float64
-		for range b.rounds {
-			g, ctx := errgroup.WithContext(ctx)
-			var with, without float64
-			g.Go(func() (err error) {
-				with, err = b.oneChat(ctx, kind.retry, kind.verdict)
-				return err
-			})
-			g.Go(func() (err error) {
-				without, err = b.oneChat(ctx, kind.retry, ack)
-				return err
-			})
-			if err := g.Wait(); err != nil {
-				return err
-			}
-			held, free, ratios = append(held, with), append(free, without), append(ratios, with/without)
+		g, ctx := errgroup.WithContext(ctx)
+		var with, without float64
+		g.Go(func() (err error) {
+			with, err = b.oneChat(ctx, kind.retry, kind.verdict)
+			return err
+		})
+		g.Go(func() (err error) {
+			without, err = b.oneChat(ctx, kind.retry, ack)
+			return err
+		})
+		if err := g.Wait(); err != nil {
+			return err
 		}
-		fmt.Fprintf(b.out, "| %s | %.0f | %.0f | %.3f (%.3f–%.3f) |\n", kind.name,
-			median(held), median(free), median(ratios), slices.Min(ratios), slices.Max(ratios))
+		add(kind.name, with, without, with/without)
 	}
 	return nil
 }

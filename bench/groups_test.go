@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -20,20 +22,32 @@ func TestCrewCountsOnlyWhatIsSettled(t *testing.T) {
 	}
 }
 
-// The parts that take no time must work from end to end, on a log that is far
-// shorter than what is measured.
+// The parts must work from end to end, in turns with another binary, on a log
+// that is far shorter than what is measured.
 func TestGroups(t *testing.T) {
+	dir := t.TempDir()
+	lines := filepath.Join(dir, "lines")
 	var out strings.Builder
 	err := run(t.Context(), []string{
-		"groups", "-parts", "latency,settle,stuck,create,restart", "-dir", t.TempDir(),
-		"-events", "2000", "-rounds", "1", "-duration", "200ms", "-rate", "500",
+		"groups", "-dir", dir, "-against", "before=" + build(t, dir), "-benchstat", lines,
+		"-events", "2000", "-rounds", "1", "-duration", "200ms", "-rate", "500", "-many", "5",
 	}, &out)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"delivery p50", "all it can", "is blocked", "delivers its first one", "SIGKILL"} {
-		if !strings.Contains(out.String(), want) {
-			t.Errorf("the output does not mention %q:\n%s", want, out.String())
+	saved, err := os.ReadFile(lines)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, work := range []string{
+		"part=latency/rate=500", "part=single/chats=1", "part=many/groups=0", "part=many/groups=5/want=own-chats", "part=many/groups=5/want=all",
+		"part=settle/producer=none", "part=settle/producer=500/s", "part=stuck/chat=blocked", "part=create/events=2000",
+		"part=pending/events=2000", "part=restart/events=2000",
+	} {
+		for _, server := range []string{"Sluice", "before"} {
+			if line := "BenchmarkGroups/" + work + "/server=" + server + " 1 "; !strings.Contains(string(saved), line) {
+				t.Errorf("no line starts with %q in:\n%s", line, saved)
+			}
 		}
 	}
 	if err := run(t.Context(), []string{"groups", "-parts", "settle,nothing"}, &out); err == nil {

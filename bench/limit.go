@@ -25,13 +25,8 @@ type limit struct {
 
 // ServeHTTP answers one callback. It is safe for concurrent use.
 func (l *limit) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.ContentLength < 0 || r.ContentLength > 1<<20 {
-		http.Error(w, "", http.StatusRequestEntityTooLarge)
-		return
-	}
-	body := make([]byte, r.ContentLength)
-	if _, err := io.ReadFull(r.Body, body); err != nil {
-		http.Error(w, "", http.StatusBadRequest)
+	body, ok := readBody(w, r)
+	if !ok {
 		return
 	}
 	key := binary.BigEndian.AppendUint64(nil, l.keys.Add(1))
@@ -39,13 +34,37 @@ func (l *limit) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "", http.StatusServiceUnavailable)
 		return
 	}
+	answerOK(w)
+}
+
+// readBody returns the body of a callback, or answers that there is none.
+func readBody(w http.ResponseWriter, r *http.Request) (body []byte, ok bool) {
+	if r.ContentLength < 0 || r.ContentLength > 1<<20 {
+		http.Error(w, "", http.StatusRequestEntityTooLarge)
+		return nil, false
+	}
+	body = make([]byte, r.ContentLength)
+	if _, err := io.ReadFull(r.Body, body); err != nil {
+		http.Error(w, "", http.StatusBadRequest)
+		return nil, false
+	}
+	return body, true
+}
+
+func answerOK(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = io.WriteString(w, okAnswer) // an error is the client's: it left
 }
 
 // runLimit serves the limit server until ctx is done.
 func runLimit(ctx context.Context, args []string, _ io.Writer) error {
-	flags := flag.NewFlagSet("limit", flag.ContinueOnError)
+	return serveOwn(ctx, "limit", args, func(db *pebble.DB) http.Handler { return &limit{db: db} })
+}
+
+// serveOwn serves the limit or the floor server, on a new database, until ctx is
+// done.
+func serveOwn(ctx context.Context, name string, args []string, handler func(*pebble.DB) http.Handler) error {
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
 	addr := flags.String("addr", "127.0.0.1:8080", "where to listen")
 	dir := flags.String("dir", "", "data directory, empty or missing")
 	if err := flags.Parse(args); err != nil {
@@ -60,7 +79,7 @@ func runLimit(ctx context.Context, args []string, _ io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("open %q: %w", *dir, err)
 	}
-	server := &http.Server{Addr: *addr, Handler: &limit{db: db}, ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Addr: *addr, Handler: handler(db), ReadHeaderTimeout: 10 * time.Second}
 	stopped := make(chan error, 1) // holds the one outcome
 	context.AfterFunc(ctx, func() { stopped <- server.Shutdown(context.WithoutCancel(ctx)) })
 	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {

@@ -37,10 +37,33 @@ type load struct {
 type result struct {
 	elapsed   time.Duration
 	latencies []time.Duration // one per callback, sorted
+	processor time.Duration   // that the server took meanwhile; 0 when it was not measured
 }
 
 // perSecond returns callbacks per second.
 func (r result) perSecond() float64 { return float64(len(r.latencies)) / r.elapsed.Seconds() }
+
+// processorTimeEach returns the processor time of the server per callback, in
+// nanoseconds.
+func (r result) processorTimeEach() float64 {
+	return float64(r.processor) / float64(max(1, len(r.latencies)))
+}
+
+// measure posts the load at s, and takes the processor time of s meanwhile.
+func (s *server) measure(ctx context.Context, l load) (result, error) {
+	l.addr = s.callbackAddr
+	before, err := s.processorTime()
+	if err != nil {
+		return result{}, err
+	}
+	r, err := l.run(ctx)
+	if err != nil {
+		return result{}, err
+	}
+	after, err := s.processorTime()
+	r.processor = after - before
+	return r, err
+}
 
 // run posts the load. Every answer must be errcode 0: the first that is not
 // ends the run with an error.

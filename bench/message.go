@@ -21,13 +21,13 @@ const (
 	// message id and chat id are overwritten in each request.
 	body = `{"data":{"messageId":"` + blankMessage + `","chatId":"` + blankChat + `",` +
 		`"avatar":"https://wx.qlogo.cn/mmhead/AAAAAAAAAAAAAAAA/0","roomTopic":"客户服务一群","roomId":"R:10696050000000001",` +
-		`"contactName":"客户甲","contactId":"7881300000000001","payload":{"text":"@客服小王 您好，昨天下单的那批货今天能发出吗？` +
-		`仓库说还差两箱","pureText":"您好，昨天下单的那批货今天能发出吗？仓库说还差两箱",` +
-		`"mention":["1688850000000001"]},"type":7,"timestamp":1763365331110,"token":"0a0a0a0a0a0a0a0a0a0a0a01","contactType":1,` +
+		`"contactName":"客户甲","contactId":"7881300000000001","payload":{"text":"@客服小王 ` + phrase + `",` +
+		`"pureText":"` + phrase + `","mention":["1688850000000001"]},"type":7,"timestamp":1763365331110,"token":"0a0a0a0a0a0a0a0a0a0a0a01","contactType":1,` +
 		`"coworker":false,"botId":"60aa00000000000000000b01","botWxid":"1688850000000001","botWeixin":"ZhangSan","source":0,` +
 		`"isSelf":false,"mentionSelf":true,"externalUserId":"wmAAAAAAAAAAAAAAAAAAAAAAAAAAAAA1",` +
 		`"roomWecomChatId":"wrAAAAAAAAAAAAAAAAAAAAAAAAAAAAA1"}}`
 
+	phrase       = "您好，昨天下单的那批货今天能发出吗？仓库说还差两箱"        // 3 bytes a character
 	blankMessage = "mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm" // 32 hex digits
 	blankChat    = "cccccccccccccccccccccccc"         // 24 hex digits
 )
@@ -66,7 +66,18 @@ func (r *request) next() {
 	binary.BigEndian.PutUint64(id[8:], r.count)
 	hex.Encode(r.message, id[:])
 	const stride = 617 // a prime that does not divide the number of chats, so that it comes round to each
-	var chat [12]byte
-	binary.BigEndian.PutUint64(chat[4:], (r.writer%r.chats+r.count*stride)%r.chats)
-	hex.Encode(r.chat, chat[:])
+	putChatID(r.chat, (r.writer%r.chats+r.count*stride)%r.chats)
+}
+
+// putChatID writes the vendor's id of the n-th chat.
+func putChatID(to []byte, n uint64) {
+	var id [12]byte
+	binary.BigEndian.PutUint64(id[4:], n)
+	hex.Encode(to, id[:])
+}
+
+func chatID(n uint64) string {
+	var id [len(blankChat)]byte
+	putChatID(id[:], n)
+	return string(id[:])
 }

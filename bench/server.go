@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -14,8 +13,7 @@ import (
 	"time"
 )
 
-// A server is Sluice or the limit server in a child process, on a data
-// directory that was missing when it started and is removed when it is stopped.
+// A server is a contender in a child process, on a data directory.
 type server struct {
 	callbackAddr string
 	grpcAddr     string // Sluice only
@@ -26,64 +24,50 @@ type server struct {
 	output       *bytes.Buffer // what the process printed; read it after the process ended
 }
 
-// A rig is what every measurement needs.
-type rig struct {
-	dir    string // removed by close
-	binary string // Sluice, as it ships
-}
-
-// newRig makes a directory in parent, or where the system keeps temporary files
-// when that is "", builds Sluice from the module around this one, and says on
-// out what the measurements are taken on.
-func newRig(ctx context.Context, parent string, out io.Writer) (*rig, error) {
-	dir, err := os.MkdirTemp(parent, "sluice-bench-")
-	if err != nil {
-		return nil, err
-	}
-	r := &rig{dir: dir, binary: filepath.Join(dir, "sluice")}
-	build := exec.CommandContext(ctx, "go", "build", "-C", "..", "-o", r.binary, "./cmd/sluice") //nolint:gosec // our own path
-	if text, err := build.CombinedOutput(); err != nil {
-		return nil, errors.Join(fmt.Errorf("build sluice: %w\n%s", err, text), r.close())
-	}
-	description, err := machine(dir)
-	if err != nil {
-		return nil, errors.Join(err, r.close())
-	}
-	fmt.Fprintln(out, description)
-	return r, nil
-}
-
-func (r *rig) close() error { return os.RemoveAll(r.dir) }
-
-// startSluice starts Sluice with its defaults, but for addresses, the data
-// directory and profiles to be asked for, and waits until it answers.
-func (r *rig) startSluice(ctx context.Context) (*server, error) {
+// startOn starts c with its data in dir and waits until it answers. A Sluice
+// gets its defaults, but for addresses, the data directory and profiles to be
+// asked for.
+func (c contender) startOn(ctx context.Context, dir string) (*server, error) {
 	addrs, err := freeAddrs(ctx, 3)
 	if err != nil {
 		return nil, err
 	}
-	s := &server{callbackAddr: addrs[0], grpcAddr: addrs[1], httpAddr: addrs[2], dir: filepath.Join(r.dir, "data")}
+	s := &server{callbackAddr: addrs[0], dir: dir}
+	if c.serve != "" {
+		s.command = []string{c.program, c.serve, "-dir", dir, "-addr", addrs[0]}
+		return s, s.start(ctx)
+	}
+	s.grpcAddr, s.httpAddr = addrs[1], addrs[2]
 	s.command = []string{
-		r.binary, "serve", "--data-dir", s.dir, "--pprof",
+		c.program, "serve", "--data-dir", dir, "--pprof",
 		"--callback-addr", addrs[0], "--grpc-addr", addrs[1], "--http-addr", addrs[2],
 	}
 	return s, s.start(ctx)
 }
 
-// startLimit starts the limit server and waits until it answers.
-func (r *rig) startLimit(ctx context.Context) (*server, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
+// startAll starts each Sluice on an empty data directory of its own. What was
+// started is returned with an error, too.
+func (r *rig) startAll(ctx context.Context) (all []*server, err error) {
+	for _, c := range r.sluice {
+		s, err := c.startOn(ctx, filepath.Join(r.dir, "data-"+c.name))
+		if err != nil {
+			return all, fmt.Errorf("%s: %w", c.name, err)
+		}
+		all = append(all, s)
 	}
-	addrs, err := freeAddrs(ctx, 1)
-	if err != nil {
-		return nil, err
-	}
-	s := &server{callbackAddr: addrs[0], dir: filepath.Join(r.dir, "data")}
-	s.command = []string{self, "limit", "-dir", s.dir, "-addr", addrs[0]}
-	return s, s.start(ctx)
+	return all, nil
 }
+
+func stopAll(all []*server) error {
+	var errs []error
+	for _, s := range all {
+		errs = append(errs, s.stop())
+	}
+	return errors.Join(errs...)
+}
+
+// startPatience bounds a start, on the largest log too.
+const startPatience = time.Minute
 
 // start starts the process and returns when a first callback was answered.
 func (s *server) start(ctx context.Context) error {
@@ -93,17 +77,18 @@ func (s *server) start(ctx context.Context) error {
 	if err := s.cmd.Start(); err != nil {
 		return err
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(startPatience)
 	for {
 		err := postOne(ctx, s.callbackAddr)
 		if err == nil {
 			return nil
 		}
-		if ctx.Err() != nil || time.Now().After(deadline) {
-			return errors.Join(fmt.Errorf("wait for %s: %w", s.command[0], err), s.stop())
+		if ctx.Err() != nil || time.Now().After(deadline) || s.ended() {
+			_ = s.kill()
+			return fmt.Errorf("wait for %s: %w\n%s", s.command[0], err, s.output)
 		}
 		select {
-		case <-time.After(5 * time.Millisecond):
+		case <-time.After(2 * time.Millisecond):
 		case <-ctx.Done():
 		}
 	}

@@ -10,84 +10,134 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 )
+
+var replayMetrics = []metric{
+	{"events/s in all", "events/s", whole, true},
+	{"server's processor time each", "cpu-ns/op", short, true},
+}
+
+var deliveryMetrics = []metric{
+	{"callbacks/s", "callbacks/s", whole, false},
+	{"processor time each", "cpu-ns/op", short, true},
+	{"delivery p50", "delivery-p50-ns", short, true},
+	{"p99", "delivery-p99-ns", short, true},
+	{"answer p50", "p50-ns", short, true},
+	{"p99", "p99-ns", short, true},
+}
 
 // runSubscribe measures how fast subscribers read what is stored, and how soon
 // they get what is posted.
 func runSubscribe(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("subscribe", flag.ContinueOnError)
+	var s setup
+	s.register(flags)
 	subscribers := counts{1, 8}
 	flags.Var(&subscribers, "subscribers", "numbers of subscribers, separated by commas")
-	rounds := flags.Int("rounds", 5, "how often the log is read")
-	fill := flags.Duration("fill", 4*time.Second, "how long to post, as fast as the answers come, to have a log to read")
+	rounds := flags.Int("rounds", 5, "how often each is measured")
+	events := flags.Int("events", 100_000, "how many events the log holds at least")
 	rate := flags.Int("rate", 2000, "callbacks per second while the delivery latency is measured")
-	duration := flags.Duration("duration", 10*time.Second, "how long the delivery latency is measured")
-	parent := flags.String("dir", "", "where to put data (default: the system's directory for temporary files)")
+	duration := flags.Duration("duration", 3*time.Second, "how long the delivery latency is measured each time")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	r, err := newRig(ctx, *parent, out)
+	r, err := newRig(ctx, s, out)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.close()) }()
-	server, err := r.startSluice(ctx)
+	servers, err := r.startAll(ctx)
+	defer func() { err = errors.Join(err, stopAll(servers)) }()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, server.stop()) }()
-	filled, err := load{addr: server.callbackAddr, connections: 64, duration: *fill}.run(ctx)
-	if err != nil {
-		return err
-	}
-	events := len(filled.latencies)
-	fmt.Fprintf(out, "a log of %d events, bodies of %d bytes, %d chats\n\n", events, len(body), defaultChats)
-	fmt.Fprintln(out, "| subscribers | events/s each | events/s in all |")
-	fmt.Fprintln(out, "|---:|---:|---:|")
-	for _, n := range subscribers {
-		perSecond := make([]float64, *rounds)
-		for i := range perSecond {
-			elapsed, err := readLog(ctx, server.grpcAddr, n, events)
+	for _, s := range servers {
+		for n := 1; n < *events; {
+			filled, err := s.measure(ctx, load{connections: 64, duration: time.Second})
 			if err != nil {
 				return err
 			}
-			perSecond[i] = float64(events) / elapsed.Seconds()
+			n += len(filled.latencies)
 		}
-		fmt.Fprintf(out, "| %d | %.0f | %.0f |\n", n, median(perSecond), float64(n)*median(perSecond))
 	}
-	fmt.Fprintln(out, "\n| callbacks/s | delivery p50 | p99 | answer p50 | p99 |")
-	fmt.Fprintln(out, "|---:|---:|---:|---:|---:|")
-	return deliver(ctx, out, server, load{addr: server.callbackAddr, connections: 32, duration: *duration, rate: *rate})
+	fmt.Fprintf(out, "%d rounds, %d events read by each subscriber, bodies of %d bytes, %d chats\n\n", *rounds, *events, len(body), defaultChats)
+	replay := &report{name: "Replay", metrics: replayMetrics}
+	delivery := &report{name: "Delivery", metrics: deliveryMetrics}
+	for range *rounds {
+		for i, s := range servers {
+			name := r.sluice[i].name
+			if err := s.replayRound(ctx, replay, name, subscribers, *events); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			values, err := s.deliver(ctx, load{connections: 32, duration: *duration, rate: *rate})
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			delivery.add(fmt.Sprintf("rate=%d", *rate), name, values...)
+		}
+	}
+	replay.print(out, r.pairs()...)
+	fmt.Fprintln(out)
+	delivery.print(out, r.pairs()...)
+	return errors.Join(replay.save(s.benchstat), delivery.save(s.benchstat))
 }
 
-// readLog has n subscribers read the log from its start, each over a
-// connection of its own, and returns how long it took until all had read at
-// least the given number of events.
-func readLog(ctx context.Context, addr string, n, events int) (time.Duration, error) {
-	begin := time.Now()
+// replayRound measures each number of subscribers, with a client that decodes
+// what it gets, and with one that does not.
+func (s *server) replayRound(ctx context.Context, to *report, name string, subscribers counts, events int) error {
+	for _, n := range subscribers {
+		for _, client := range []string{"decodes", "counts"} {
+			read := s.read
+			if client == "counts" {
+				read = s.readRaw
+			}
+			before, err := s.processorTime()
+			if err != nil {
+				return err
+			}
+			begin := time.Now()
+			got, err := readLog(ctx, n, events, read)
+			if err != nil {
+				return err
+			}
+			elapsed := time.Since(begin)
+			after, err := s.processorTime()
+			if err != nil {
+				return err
+			}
+			to.add(fmt.Sprintf("subscribers=%d/client=%s", n, client), name,
+				float64(got)/elapsed.Seconds(), float64(after-before)/float64(got))
+		}
+	}
+	return nil
+}
+
+// readLog has n subscribers read the given number of events from the start of
+// the log, each over a connection of its own, and returns how many events they
+// got together.
+func readLog(ctx context.Context, n, events int, read func(context.Context, *sluicev1.SubscribeRequest, int) (int, error)) (int, error) {
+	got := make([]int, n)
 	g, ctx := errgroup.WithContext(ctx)
-	for range n {
-		g.Go(func() error {
-			left := events
-			return subscribe(ctx, addr, earliest(), func(f *sluicev1.SubscribeResponse) bool {
-				left -= len(f.GetEvents().GetEvents())
-				return left > 0
-			})
+	for i := range got {
+		g.Go(func() (err error) {
+			stop := &sluicev1.Position{At: &sluicev1.Position_Sequence{Sequence: uint64(events)}} //nolint:gosec // positive
+			got[i], err = read(ctx, &sluicev1.SubscribeRequest{Start: earliest(), Stop: stop}, events)
+			if err == nil && got[i] != events {
+				err = fmt.Errorf("a subscriber got %d events, want %d", got[i], events)
+			}
+			return err
 		})
 	}
 	err := g.Wait()
-	return time.Since(begin), err
+	return n * events, err
 }
 
-// deliver posts l while one subscriber follows the log, and prints the time
-// from the moment Sluice had a callback's whole body to the moment the
-// subscriber had its event, and what the poster of it met meanwhile.
-func deliver(ctx context.Context, out io.Writer, server *server, l load) error {
+// deliver posts l while one subscriber follows the log, and returns the values
+// of deliveryMetrics: the time from the moment Sluice had a callback's whole body
+// to the moment the subscriber had its event, and what the poster of it met.
+func (s *server) deliver(ctx context.Context, l load) ([]float64, error) {
 	g, ctx := errgroup.WithContext(ctx)
 	opened := make(chan struct{})
 	sent := make(chan int, 1) // holds the one outcome
@@ -98,14 +148,14 @@ func deliver(ctx context.Context, out io.Writer, server *server, l load) error {
 			return ctx.Err()
 		case <-opened:
 		}
-		answers, err = l.run(ctx)
+		answers, err = s.measure(ctx, l)
 		sent <- len(answers.latencies)
 		return err
 	})
 	var delays []time.Duration
 	g.Go(func() error {
 		want := -1 // how many to wait for; -1 until it is known
-		return subscribe(ctx, server.grpcAddr, latest(), func(f *sluicev1.SubscribeResponse) bool {
+		return s.subscribe(ctx, &sluicev1.SubscribeRequest{Start: latest()}, func(f *sluicev1.SubscribeResponse) bool {
 			if f.GetOpened() != nil {
 				close(opened)
 			}
@@ -121,35 +171,12 @@ func deliver(ctx context.Context, out io.Writer, server *server, l load) error {
 		})
 	})
 	if err := g.Wait(); err != nil {
-		return err
+		return nil, err
 	}
 	slices.Sort(delays)
-	fmt.Fprintf(out, "| %.0f | %s | %s | %s | %s |\n", answers.perSecond(), micros(quantile(delays, 0.50)), micros(quantile(delays, 0.99)),
-		micros(quantile(answers.latencies, 0.50)), micros(quantile(answers.latencies, 0.99)))
-	return nil
-}
-
-// subscribe passes frames to each, from start on, until it returns false.
-func subscribe(ctx context.Context, addr string, start *sluicev1.Position, each func(*sluicev1.SubscribeResponse) bool) error {
-	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close() }() // it was only read from
-	stream, err := sluicev1.NewEventServiceClient(conn).Subscribe(ctx, &sluicev1.SubscribeRequest{
-		Start:             start,
-		HeartbeatInterval: durationpb.New(time.Second), // a frame at least this often, so that each learns when to end
-	})
-	if err != nil {
-		return err
-	}
-	for {
-		frame, err := stream.Recv()
-		if err != nil {
-			return fmt.Errorf("subscribe: %w", err)
-		}
-		if !each(frame) {
-			return nil
-		}
-	}
+	return []float64{
+		answers.perSecond(), answers.processorTimeEach(),
+		float64(quantile(delays, 0.50)), float64(quantile(delays, 0.99)),
+		float64(quantile(answers.latencies, 0.50)), float64(quantile(answers.latencies, 0.99)),
+	}, nil
 }
