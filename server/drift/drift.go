@@ -84,6 +84,7 @@ func (s *Service) GetDrift(context.Context, *sluicev1.GetDriftRequest) (*sluicev
 func (s *Service) Run(ctx context.Context) {
 	f := follower{
 		Service:  s,
+		looked:   time.Now(),
 		history:  s.log.Durable(),
 		warnings: rate.NewLimiter(rate.Every(warnInterval), warnBurst),
 	}
@@ -92,8 +93,21 @@ func (s *Service) Run(ctx context.Context) {
 			f.warn("damaged events are left out of the drift report", "first_sequence", d.First, "last_sequence", d.Last)
 		}
 		f.take(step)
-		return nil
+		return f.rest(ctx)
 	})
+}
+
+// rests is how many times as long as it looks at the events held a Service rests:
+// it takes no more than a quarter of a processor from those who wait.
+const rests = 3
+
+// rest waits while there are events of before the start to look at.
+func (f *follower) rest(ctx context.Context) (err error) {
+	if f.position < f.history { // which only this goroutine changes
+		err = eventlog.Pause(ctx, rests*time.Since(f.looked))
+	}
+	f.looked = time.Now()
+	return err
 }
 
 // A follower is the one reader of the log that a Service has.
@@ -101,7 +115,8 @@ type follower struct {
 	*Service
 	history  uint64 // the end of the log at the start: what stands before it is no news
 	warnings *rate.Limiter
-	untold   int // new findings without a line of their own since the last line
+	looked   time.Time // when it last began to
+	untold   int       // new findings without a line of their own since the last line
 }
 
 // take looks at the next part of the log. Records whose subject says that there
