@@ -10,6 +10,7 @@ import (
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/apierror"
+	"github.com/sluicegate/sluice/server/eventlog"
 	"github.com/sluicegate/sluice/server/record"
 )
 
@@ -57,6 +58,8 @@ type Filter struct {
 	sourceTokens set[string]
 	botTokens    set[string]
 	messages     bool // only messages can match
+	byLabels     bool // no more than that is asked for
+	all          bool // nothing is asked for
 }
 
 // Compile returns the Filter that f describes; an f that is nil or empty
@@ -110,12 +113,30 @@ func Compile(f *sluicev1.EventFilter) (*Filter, error) {
 		}
 		compiled.expression = x
 	}
+	compiled.byLabels = compiled.chats == nil && compiled.rooms == nil && compiled.isSelf == nil && compiled.mentions == nil &&
+		compiled.expression == nil
+	compiled.all = compiled.byLabels && !compiled.messages && compiled.kinds == nil && compiled.sources == nil && compiled.bots == nil
 	return compiled, nil
 }
 
-// MatchLabels returns false when no event under a subject that says l can
-// match. It is cheap; where it returns true, Match decides.
-func (f *Filter) MatchLabels(l record.Labels) bool {
+// ByRecord returns whether f selects the event that rec holds, as far as that can
+// be said without looking at its data. Unless it is decided, Match must say.
+func (f *Filter) ByRecord(rec eventlog.Record) (match, decided bool) {
+	if f.all {
+		return true, true
+	}
+	labels, ok := record.ParseSubject(rec.Subject)
+	if !ok {
+		return false, false
+	}
+	if !f.matchLabels(labels) {
+		return false, true
+	}
+	return true, f.byLabels
+}
+
+// matchLabels returns false when no event under a subject that says l can match.
+func (f *Filter) matchLabels(l record.Labels) bool {
 	if f.messages && l.Kind != kindMessage {
 		return false
 	}
@@ -123,12 +144,6 @@ func (f *Filter) MatchLabels(l record.Labels) bool {
 		f.types.admits(l.MessageType) &&
 		f.sourceTokens.admits(l.Source) &&
 		f.botTokens.admits(l.Bot)
-}
-
-// ByLabels returns whether MatchLabels decides alone: Match then returns true
-// for every event whose subject says what MatchLabels admits.
-func (f *Filter) ByLabels() bool {
-	return f.chats == nil && f.rooms == nil && f.isSelf == nil && f.mentions == nil && f.expression == nil
 }
 
 // Match returns whether f selects e, which must be without raw, for the

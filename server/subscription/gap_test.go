@@ -129,6 +129,16 @@ func (r *recorder) Send(frame *sluicev1.SubscribeResponse) error {
 	return nil
 }
 
+func (r *recorder) SendMsg(m any) error {
+	data, err := Codec().Marshal(m)
+	if err != nil {
+		return err
+	}
+	frame := &sluicev1.SubscribeResponse{}
+	r.frames = append(r.frames, frame)
+	return Codec().Unmarshal(data, frame)
+}
+
 // The earliest event is the earliest one when it is read: retention between the
 // request and the first read is no gap.
 func TestEarliestMovesWithRetention(t *testing.T) {

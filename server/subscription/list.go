@@ -19,6 +19,9 @@ const (
 	defaultPageSize = 100
 	maxPageSize     = 1000
 
+	// maxPageBytes bounds a page. A single event may be larger.
+	maxPageBytes = 1 << 20
+
 	// minWindow is the fewest records that a list of the newest events first
 	// looks at at once.
 	minWindow = 64
@@ -100,7 +103,7 @@ type page struct {
 // add appends e, of about size bytes, and returns false when there is no room
 // for it.
 func (p *page) add(e *sluicev1.Event, size int) bool {
-	if len(p.events) == p.size || len(p.events) > 0 && p.bytes+size > maxBatchBytes {
+	if len(p.events) == p.size || len(p.events) > 0 && p.bytes+size > maxPageBytes {
 		return false
 	}
 	p.events = append(p.events, e)
@@ -117,7 +120,7 @@ func (s *Service) forward(ctx context.Context, p *page, first, end uint64) (next
 			return eventlog.ErrStop
 		}
 		p.scans--
-		e, err := p.pick(ctx, rec)
+		e, err := p.undecoded(ctx, rec)
 		if err != nil {
 			return err
 		}
@@ -166,13 +169,13 @@ type window struct {
 func (s *Service) window(ctx context.Context, p *page, first, end uint64) (w window, err error) {
 	err = s.log.Scan(ctx, first, end-1, func(rec eventlog.Record) error {
 		p.scans--
-		e, err := p.pick(ctx, rec)
+		e, err := p.undecoded(ctx, rec)
 		if e == nil || err != nil {
 			return err
 		}
 		w.events, w.sizes = append(w.events, e), append(w.sizes, len(rec.Data))
 		w.bytes += len(rec.Data)
-		for len(w.events) > 2 && w.bytes-w.sizes[0] > maxBatchBytes {
+		for len(w.events) > 2 && w.bytes-w.sizes[0] > maxPageBytes {
 			w.bytes -= w.sizes[0]
 			w.events[0] = nil
 			w.events, w.sizes = w.events[1:], w.sizes[1:]

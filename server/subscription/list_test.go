@@ -150,7 +150,7 @@ func TestPagesOfLargeEventsAreShort(t *testing.T) {
 			if err != nil {
 				t.Fatalf("ListEvents: %v", err)
 			}
-			if size := proto.Size(resp); size > maxBatchBytes+1<<16 {
+			if size := proto.Size(resp); size > maxPageBytes+1<<16 {
 				t.Errorf("page of %d bytes", size)
 			}
 			got = append(got, sequences(resp.GetEvents())...)

@@ -22,11 +22,11 @@ const (
 	minHeartbeat     = time.Second
 	maxHeartbeat     = time.Hour
 
-	// maxBatch and maxBatchBytes bound a frame, and a page. A single event may
-	// be larger than maxBatchBytes, but never than the 4 MiB that gRPC clients
-	// accept unless told otherwise.
+	// maxBatch and maxFrameBytes bound a frame, and so what a client that does
+	// not read costs. A single event may be larger, but never than the 4 MiB that
+	// gRPC clients accept unless told otherwise.
 	maxBatch      = 256
-	maxBatchBytes = 1 << 20
+	maxFrameBytes = 256 << 10
 
 	// maxSubscriber is the longest name of a subscriber, in bytes.
 	maxSubscriber = 128
@@ -104,11 +104,11 @@ type stream struct {
 	limiter   *rate.Limiter // nil without a bound
 
 	reader   *eventlog.Reader
-	position uint64 // nothing that matches and stands at or before it is still to be sent, but for pending
-	started  bool   // start was reached
-	behind   bool   // since the last time the client was told that it had caught up
-	pending  []*sluicev1.Event
-	bytes    int       // about as much as pending takes
+	position uint64    // nothing that matches and stands at or before it is still to be sent, but for pending
+	started  bool      // start was reached
+	behind   bool      // since the last time the client was told that it had caught up
+	batch    *[]byte   // events that are pending, as the fields of an EventBatch; nil for none
+	pending  int       // how many those are
 	sent     time.Time // when the last frame was sent
 	count    int       // events sent
 }
@@ -226,13 +226,13 @@ func (st *stream) atStop() bool {
 func (st *stream) deliver(ctx context.Context, records []eventlog.Record) error {
 	st.earliest = false
 	for _, rec := range records {
-		e, err := st.take(ctx, rec)
+		wanted, err := st.take(ctx, rec)
+		if err == nil && wanted {
+			err = st.push(ctx, rec)
+		}
 		var damaged *eventlog.DamagedError
-		switch {
-		case errors.As(err, &damaged):
+		if errors.As(err, &damaged) {
 			err = st.passDamaged(damaged)
-		case err == nil && e != nil:
-			err = st.push(ctx, e, len(rec.Data))
 		}
 		if err != nil {
 			return errors.Join(err, st.flush())
@@ -246,34 +246,33 @@ func (st *stream) deliver(ctx context.Context, records []eventlog.Record) error 
 	return st.flush()
 }
 
-// take returns the event that rec holds, or nil when it is not asked for. It
-// returns errStopped when rec is behind the stop.
-func (st *stream) take(ctx context.Context, rec eventlog.Record) (*sluicev1.Event, error) {
+// take returns whether rec is asked for. It returns errStopped when rec is behind
+// the stop.
+func (st *stream) take(ctx context.Context, rec eventlog.Record) (bool, error) {
 	if st.stop.time.IsZero() {
 		if rec.Sequence >= st.stop.sequence {
-			return nil, errStopped
+			return false, errStopped
 		}
 		if st.started {
-			return st.pick(ctx, rec)
+			return st.selects(ctx, rec)
 		}
 	}
-	e, err := st.decode(rec)
+	received, err := st.service.received(rec)
 	if err != nil {
-		return nil, err
+		return false, err
 	}
-	received := e.GetReceiveTime().AsTime()
 	if st.stop.reached(rec.Sequence, received) {
-		return nil, errStopped
+		return false, errStopped
 	}
 	if st.started = st.started || st.start.reached(rec.Sequence, received); !st.started {
-		return nil, nil
+		return false, nil
 	}
-	return st.accept(ctx, e)
+	return st.selects(ctx, rec)
 }
 
-// push makes e pending, when the rate allows.
-func (st *stream) push(ctx context.Context, e *sluicev1.Event, size int) error {
-	if len(st.pending) > 0 && st.bytes+size > maxBatchBytes {
+// push makes the event that rec holds pending, when the rate allows.
+func (st *stream) push(ctx context.Context, rec eventlog.Record) error {
+	if st.pending > 0 && len(*st.batch)+len(rec.Data) > maxFrameBytes {
 		if err := st.flush(); err != nil {
 			return err
 		}
@@ -288,26 +287,31 @@ func (st *stream) push(ctx context.Context, e *sluicev1.Event, size int) error {
 			}
 		}
 	}
-	st.pending = append(st.pending, e)
-	st.bytes += size
+	if st.batch == nil {
+		st.batch = batches.Get(0)
+	}
+	var err error
+	*st.batch, err = record.AppendEvent(*st.batch, eventField, rec.Data, st.service.cursor(rec.Sequence), st.raw)
+	if err != nil {
+		return st.service.damaged(rec, err)
+	}
+	st.pending++
 	return nil
 }
 
 // flush sends what is pending.
 func (st *stream) flush() error {
-	if len(st.pending) == 0 {
+	if st.pending == 0 {
 		return nil
 	}
 	_ = failpoint.Hit("before-deliver")
-	err := st.send(&sluicev1.SubscribeResponse{
-		Frame: &sluicev1.SubscribeResponse_Events{Events: &sluicev1.EventBatch{Events: st.pending}},
-	})
+	err := st.out.SendMsg(newFrame(st.service.cursor(st.position).String(), st.batch))
+	st.sent = time.Now()
 	if err == nil {
-		st.count += len(st.pending)
-		st.metrics.events.Add(float64(len(st.pending)))
+		st.count += st.pending
+		st.metrics.events.Add(float64(st.pending))
 	}
-	clear(st.pending)
-	st.pending, st.bytes = st.pending[:0], 0
+	st.batch, st.pending = nil, 0
 	return err
 }
 
@@ -316,7 +320,7 @@ func (st *stream) keepAlive() error {
 	switch {
 	case time.Since(st.sent) < st.heartbeat:
 		return nil
-	case len(st.pending) > 0:
+	case st.pending > 0:
 		return st.flush()
 	}
 	return st.checkpoint()
@@ -340,7 +344,7 @@ func (st *stream) checkpoint() error {
 
 // send sends frame with the cursor of the position.
 func (st *stream) send(frame *sluicev1.SubscribeResponse) error {
-	frame.Cursor = record.Cursor{Epoch: st.log.Epoch(), Sequence: st.position}.String()
+	frame.Cursor = st.service.cursor(st.position).String()
 	err := st.out.Send(frame)
 	st.sent = time.Now()
 	return err

@@ -354,7 +354,7 @@ func TestFramesAreBounded(t *testing.T) {
 		for _, e := range batch {
 			size += len(e.GetMessage().GetText().GetText())
 		}
-		if len(batch) > maxBatch || size > maxBatchBytes {
+		if len(batch) > maxBatch || size > maxPageBytes {
 			t.Fatalf("frame has %d events of %d bytes", len(batch), size)
 		}
 		n += len(batch)

@@ -109,6 +109,7 @@ func (g *gate) closeEngine() {
 func (g *gate) serve() {
 	listener := bufconn.Listen(1 << 20)
 	server := grpc.NewServer(
+		grpc.ForceServerCodecV2(Codec()),
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
 			resp, err := h(ctx, req)
 			return resp, apierror.Status(err)
