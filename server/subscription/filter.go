@@ -54,11 +54,13 @@ type Filter struct {
 
 	expression *expression // nil without one
 
-	// What a record's subject tells.
+	// What a record tells without its data.
+	chatKeys     []string // sorted, each once; nil for all
+	keyHashes    set[eventlog.KeyHash]
 	sourceTokens set[string]
 	botTokens    set[string]
 	messages     bool // only messages can match
-	byLabels     bool // no more than that is asked for
+	byRecord     bool // no more than that is asked for
 	all          bool // nothing is asked for
 }
 
@@ -79,6 +81,7 @@ func Compile(f *sluicev1.EventFilter) (*Filter, error) {
 		{"filter.sources", f.GetSources()},
 		{"filter.bot_ids", f.GetBotIds()},
 		{"filter.chat_ids", f.GetChatIds()},
+		{"filter.chat_keys", f.GetChatKeys()},
 		{"filter.room_wxids", f.GetRoomWxids()},
 		{"filter.kinds", f.GetKinds()},
 	} {
@@ -99,6 +102,8 @@ func Compile(f *sluicev1.EventFilter) (*Filter, error) {
 		bots:         setOf(f.GetBotIds()),
 		chats:        setOf(f.GetChatIds()),
 		rooms:        setOf(f.GetRoomWxids()),
+		chatKeys:     slices.Compact(slices.Sorted(slices.Values(f.GetChatKeys()))),
+		keyHashes:    setOf(hashes(f.GetChatKeys())),
 		sourceTokens: setOf(tokens(f.GetSources())),
 		botTokens:    setOf(tokens(f.GetBotIds())),
 	}
@@ -113,9 +118,10 @@ func Compile(f *sluicev1.EventFilter) (*Filter, error) {
 		}
 		compiled.expression = x
 	}
-	compiled.byLabels = compiled.chats == nil && compiled.rooms == nil && compiled.isSelf == nil && compiled.mentions == nil &&
+	compiled.byRecord = compiled.chats == nil && compiled.rooms == nil && compiled.isSelf == nil && compiled.mentions == nil &&
 		compiled.expression == nil
-	compiled.all = compiled.byLabels && !compiled.messages && compiled.kinds == nil && compiled.sources == nil && compiled.bots == nil
+	compiled.all = compiled.byRecord && !compiled.messages &&
+		compiled.kinds == nil && compiled.sources == nil && compiled.bots == nil && compiled.keyHashes == nil
 	return compiled, nil
 }
 
@@ -125,6 +131,9 @@ func (f *Filter) ByRecord(rec eventlog.Record) (match, decided bool) {
 	if f.all {
 		return true, true
 	}
+	if !f.keyHashes.admits(rec.KeyHash) {
+		return false, true
+	}
 	labels, ok := record.ParseSubject(rec.Subject)
 	if !ok {
 		return false, false
@@ -132,7 +141,7 @@ func (f *Filter) ByRecord(rec eventlog.Record) (match, decided bool) {
 	if !f.matchLabels(labels) {
 		return false, true
 	}
-	return true, f.byLabels
+	return true, f.byRecord
 }
 
 // matchLabels returns false when no event under a subject that says l can match.
@@ -163,6 +172,7 @@ func (f *Filter) match(ctx context.Context, e *sluicev1.Event) (bool, error) {
 		f.kinds != nil && !f.kinds.admits(record.Kind(e)),
 		f.bots != nil && !f.bots.admits(record.BotID(record.Bot(e))),
 		f.chats != nil && !f.chats.admits(record.ChatID(e)),
+		f.chatKeys != nil && !contains(f.chatKeys, e.GetChatKey()),
 		f.rooms != nil && !f.rooms.admits(record.RoomWxid(e)),
 		f.messages && !f.matchMessage(e.GetMessage()):
 		return false, nil
@@ -189,6 +199,20 @@ func tokens(values []string) []string {
 	out := make([]string, len(values))
 	for i, v := range values {
 		out[i] = record.Token(v)
+	}
+	return out
+}
+
+// contains is whether a sorted list holds value.
+func contains(sorted []string, value string) bool {
+	_, found := slices.BinarySearch(sorted, value)
+	return found
+}
+
+func hashes(keys []string) []eventlog.KeyHash {
+	out := make([]eventlog.KeyHash, len(keys))
+	for i, key := range keys {
+		out[i] = eventlog.HashKey(key)
 	}
 	return out
 }

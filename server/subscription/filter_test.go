@@ -206,6 +206,7 @@ func drawFilter(t *rapid.T) *sluicev1.EventFilter {
 		BotIds:    some(bots[1:], "bots"),
 		ChatIds:   some(chats[1:], "chats"),
 		RoomWxids: some(rooms[1:], "rooms"),
+		ChatKeys:  some(chatKeys, "chat_keys"),
 		Kinds:     some([]string{"message", "send_result", "follow_up_timeout", "other"}, "kinds"),
 		IsSelf:    drawBool(t, "is_self"), MentionSelf: drawBool(t, "mention_self"),
 	}
@@ -221,11 +222,15 @@ var (
 	chats   = []string{"", "c1", "c2"}
 	rooms   = []string{"", "r1", "r2"}
 	types   = []int32{0, 7, 11, 4711, -1}
+
+	chatKeys = []string{"acme/c1", "acme/c2", "acme/nobody"}
 )
 
 // drawEvent draws an event of few different values, so that filters meet them.
 func drawEvent(t *rapid.T) *sluicev1.Event {
-	e := &sluicev1.Event{Source: rapid.SampledFrom(sources).Draw(t, "source")}
+	e := &sluicev1.Event{
+		Source: rapid.SampledFrom(sources).Draw(t, "source"), ChatKey: rapid.SampledFrom([]string{"acme/c1", "acme/c2", "acme/c3"}).Draw(t, "chat_key"),
+	}
 	pick := func(values []string, label string) string { return rapid.SampledFrom(values).Draw(t, label) }
 	bot := &sluicev1.Bot{Id: pick(bots, "id"), Wxid: pick(bots, "wxid"), UserId: pick(bots, "user")}
 	switch rapid.IntRange(0, 5).Draw(t, "kind") {
@@ -265,7 +270,7 @@ func TestRecordsAgreeWithMatch(t *testing.T) {
 
 // stored is e as it is read back, without what only decoding shows.
 func stored(e *sluicev1.Event) eventlog.Record {
-	return eventlog.Record{Subject: record.Subject(e), Data: []byte("\xff")}
+	return eventlog.Record{Subject: record.Subject(e), KeyHash: eventlog.HashKey(e.GetChatKey()), Data: []byte("\xff")}
 }
 
 func TestRecordsDecideWhatTheyTell(t *testing.T) {
@@ -275,6 +280,7 @@ func TestRecordsDecideWhatTheyTell(t *testing.T) {
 		"type":         {MessageTypes: []sluicev1.MessageType{1}},
 		"source":       {Sources: []string{"other"}},
 		"bot":          {BotIds: []string{"b2"}},
+		"chat_key":     {ChatKeys: []string{"acme/c2"}, ChatIds: []string{"c1"}},
 		"mention_self": {MentionSelf: proto.Bool(true), Kinds: []string{"other"}},
 	} {
 		if match, decided := mustCompile(t, filter).ByRecord(rec); match || !decided {
@@ -290,6 +296,7 @@ func TestRecordsDecideWhatTheyTell(t *testing.T) {
 		"type":         {&sluicev1.EventFilter{MessageTypes: []sluicev1.MessageType{sluicev1.MessageType_MESSAGE_TYPE_TEXT}}, true},
 		"source":       {&sluicev1.EventFilter{Sources: []string{"acme"}}, true},
 		"bot":          {&sluicev1.EventFilter{BotIds: []string{"bot-1"}}, true},
+		"chat_key":     {&sluicev1.EventFilter{ChatKeys: []string{"acme/c2", "acme/c1"}}, true},
 		"chat":         {&sluicev1.EventFilter{ChatIds: []string{"c1"}}, false},
 		"room":         {&sluicev1.EventFilter{RoomWxids: []string{"r1"}}, false},
 		"is_self":      {&sluicev1.EventFilter{IsSelf: proto.Bool(true)}, false},

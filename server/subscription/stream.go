@@ -104,6 +104,7 @@ type stream struct {
 	limiter   *rate.Limiter // nil without a bound
 
 	reader   *eventlog.Reader
+	chats    *chatReader // reads ahead of reader; nil while that reads all
 	position uint64    // nothing that matches and stands at or before it is still to be sent, but for pending
 	started  bool      // start was reached
 	behind   bool      // since the last time the client was told that it had caught up
@@ -173,7 +174,7 @@ func (st *stream) run(ctx context.Context) error {
 			}
 		}
 		wait, cancel := context.WithDeadline(ctx, st.wakeAt())
-		records, err := st.reader.Next(wait, maxBatch)
+		records, err := st.read(wait)
 		expired := wait.Err() != nil
 		cancel()
 		var gone *eventlog.TruncatedError
@@ -200,6 +201,41 @@ func (st *stream) run(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// read returns the next records that may be asked for. The errors are those of
+// eventlog.Reader.Next. What is left of chats after one is read again.
+func (st *stream) read(ctx context.Context) ([]eventlog.Record, error) {
+	next := st.reader.Position() + 1
+	if st.chats == nil {
+		last := min(st.log.Durable(), st.stop.sequence-1)
+		keys := st.indexed(last - min(last, next))
+		if keys == nil {
+			return st.reader.Next(ctx, maxBatch)
+		}
+		st.chats = newChatReader(st.log, keys, next, last, false)
+	}
+	records, err := st.chats.batch(ctx)
+	last := st.chats.last
+	if len(records) == 0 || err != nil {
+		st.chats = nil
+	}
+	if errors.Is(err, eventlog.ErrUnavailable) { // perhaps it is the index alone that cannot be read
+		return st.reader.Next(ctx, maxBatch)
+	}
+	// What retention has removed is passed over by the index.
+	if first := st.log.State().First; next < first {
+		st.chats = nil
+		return nil, &eventlog.TruncatedError{Asked: next, First: first}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if n := len(records); n > 0 {
+		last = records[n-1].Sequence
+	}
+	st.reader.Seek(last + 1)
+	return records, nil
 }
 
 // wakeAt returns until when to wait for records.

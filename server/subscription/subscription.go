@@ -41,11 +41,12 @@ type Config struct {
 type Service struct {
 	sluicev1.UnimplementedEventServiceServer
 
-	log      *eventlog.Log
-	draining <-chan struct{}
-	logger   *slog.Logger
-	metrics  *metrics
-	maxScan  int // the most records that a ListEvents reads
+	log        *eventlog.Log
+	draining   <-chan struct{}
+	logger     *slog.Logger
+	metrics    *metrics
+	maxScan    int    // the most records that a ListEvents reads
+	minIndexed uint64 // the fewest records among which chats are found by the index
 }
 
 // maxScan bounds a ListEvents: reading that many records takes some tenths of a
@@ -64,7 +65,9 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Service{log: cfg.Log, draining: cfg.Draining, logger: cfg.Logger, metrics: m, maxScan: maxScan}, nil
+	return &Service{
+		log: cfg.Log, draining: cfg.Draining, logger: cfg.Logger, metrics: m, maxScan: maxScan, minIndexed: minIndexed,
+	}, nil
 }
 
 // GetEvent implements EventService.

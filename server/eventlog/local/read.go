@@ -16,10 +16,8 @@ import (
 )
 
 const (
-	// maxFetchBytes bounds what one read returns, and maxSlab what is kept of it
-	// while any of its records is.
-	maxFetchBytes = 1 << 20
-	maxSlab       = 64 << 10
+	// maxSlab bounds what is kept of a read while any of its records is.
+	maxSlab = 64 << 10
 
 	// maxProbe is how many records in a row are looked at to find where damage
 	// ends. Longer damage is reported in parts.
@@ -75,7 +73,9 @@ func (e *Engine) walk(lower, upper []byte, begin, step func(*pebble.Iterator) bo
 func (e *Engine) get(key []byte) (value []byte, found bool, err error) {
 	err = e.each(key, append(slices.Clone(key), 0), func(iter *pebble.Iterator) error {
 		v, err := iter.ValueAndErr()
-		value, found = slices.Clone(v), err == nil
+		if value, found = slices.Clone(v), err == nil; found {
+			err = eventlog.ErrStop // to look for a next one could meet damage behind this one
+		}
 		return err
 	})
 	return value, found && err == nil, err
@@ -119,7 +119,7 @@ func (s *store) fetch(from, to uint64, limit int) (part, error) {
 	bytes, subject, full := 0, "", false
 	number := s.entry.number
 	err := s.engine.each(sequenceKey(keyRecord, number, from), sequenceKey(keyRecord, number, to+1), func(iter *pebble.Iterator) error {
-		if full = len(p.records) >= limit || bytes >= maxFetchBytes; full {
+		if full = len(p.records) >= limit || bytes >= eventlog.MaxReadBytes; full {
 			return eventlog.ErrStop
 		}
 		sequence := sequenceOf(iter.Key())
@@ -339,6 +339,7 @@ func (s *store) search(reached func(stored) bool) (uint64, error) {
 // ReadKey implements eventlog.Store.
 func (s *store) ReadKey(ctx context.Context, key string, from uint64, limit int, reverse bool) ([]eventlog.Record, error) {
 	records, err := read(ctx, s.engine, func() (records []eventlog.Record, err error) {
+		bytes := 0
 		err = s.find(hashOf(key), from, reverse, func(sequence uint64) (more bool, err error) {
 			if s.knownDamage(sequence) != nil {
 				return false, &eventlog.DamagedError{Log: s.name, First: sequence, Last: sequence, Err: errKnown}
@@ -352,9 +353,15 @@ func (s *store) ReadKey(ctx context.Context, key string, from uint64, limit int,
 			case err != nil:
 				return false, err
 			}
-			records = append(records, p.records...)
-			return len(records) < limit, nil
+			for _, r := range p.records {
+				records = append(records, r)
+				bytes += len(r.Data)
+			}
+			return len(records) < limit && bytes < eventlog.MaxReadBytes, nil
 		})
+		if len(records) > 0 {
+			return records, nil // what follows comes with the next read
+		}
 		return records, err
 	})
 	return records, s.readErr(err)
