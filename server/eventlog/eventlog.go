@@ -195,9 +195,9 @@ func HashKey(key string) KeyHash {
 	return KeyHash(sum[:16])
 }
 
-// MaxReadBytes is about the most bytes that one read returns: it ends with the
-// record that reaches it.
-const MaxReadBytes = 256 << 10
+// MaxReadBytes is the most bytes of data that one read returns, unless they are of
+// one record.
+const MaxReadBytes = 128 << 10
 
 // Appended is the outcome of an Append.
 type Appended struct {
@@ -227,7 +227,7 @@ type Store interface {
 	Append(ctx context.Context, r Record) (Appended, error)
 
 	// Fetch returns records from the one at from to the one at to, which is
-	// durable: the first ones, in order, at most limit and about MaxReadBytes.
+	// durable: the first ones, in order, at most limit and MaxReadBytes.
 	// Every sequence from from to through is in records or was removed; through
 	// is at least from when err is nil. The error is a *TruncatedError, or a
 	// *DamagedError when the record at from is damaged.

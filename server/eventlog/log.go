@@ -148,7 +148,7 @@ func (l *Log) Get(ctx context.Context, sequence uint64) (Record, error) {
 }
 
 // ReadKey returns durable records with that key, at most limit (1 to 1000) and
-// about MaxReadBytes, in order from the one at from on or, in reverse, from the
+// MaxReadBytes, in order from the one at from on or, in reverse, from the
 // one at from back; from 0 is the oldest one, or the newest. It reads no other
 // record. It returns none only when there is none.
 //
@@ -280,7 +280,7 @@ func (l *Log) wait(ctx context.Context, sequence uint64) (uint64, error) {
 	}
 }
 
-// recent returns up to limit and about MaxReadBytes of the newest records, from the
+// recent returns up to limit and MaxReadBytes of the newest records, from the
 // one at first on; nil when they are not at hand.
 func (l *Log) recent(first uint64, limit int, durable uint64) []Record {
 	l.mu.Lock()

@@ -30,7 +30,7 @@ func (t *tail) push(r Record) {
 	t.records = t.records[drop:]
 }
 
-// from returns up to limit and about MaxReadBytes of records from the one at first
+// from returns up to limit and MaxReadBytes of records from the one at first
 // on, none after durable; nil when the tail does not hold them.
 func (t *tail) from(first uint64, limit int, durable uint64) []Record {
 	if len(t.records) == 0 || first < t.records[0].Sequence {
@@ -44,11 +44,10 @@ func (t *tail) from(first uint64, limit int, durable uint64) []Record {
 	found := t.records[i : int(i)+limit]                            //nolint:gosec // small
 	bytes := 0
 	for n, r := range found {
-		if bytes >= MaxReadBytes {
+		if bytes += len(r.Data); n > 0 && bytes > MaxReadBytes {
 			found = found[:n]
 			break
 		}
-		bytes += len(r.Data)
 	}
 	return append([]Record(nil), found...)
 }

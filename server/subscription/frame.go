@@ -7,6 +7,8 @@ import (
 	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/sluicegate/sluice/server/eventlog"
 )
 
 // The numbers of the fields of which a frame with events is made.
@@ -46,28 +48,38 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	return c.CodecV2.Marshal(v)
 }
 
+const (
+	// eventRoom is what an event takes in a frame besides its record, in bytes:
+	// where it stands in the log, and how long it is.
+	eventRoom = 64
+
+	// batchRoom is how many bytes a batch that is used again has room for: what
+	// one read of the log returns. minPooled is the fewest for which one is.
+	batchRoom = eventlog.MaxReadBytes + maxBatch*eventRoom
+	minPooled = 16 << 10
+)
+
 // batches keeps the memory of batches for the next ones.
 var batches batchPool
-
-// batchRoom is how much memory a batch begins with, in bytes: a full one, and the
-// positions of its events.
-const batchRoom = maxFrameBytes + 64*maxBatch
 
 // A batchPool is memory for batches. It implements mem.BufferPool.
 type batchPool struct{ pool sync.Pool }
 
-// Get implements mem.BufferPool. What it returns is empty.
-func (p *batchPool) Get(int) *[]byte {
-	if b, ok := p.pool.Get().(*[]byte); ok {
-		return b
+// Get implements mem.BufferPool. What it returns is empty, and has that room.
+func (p *batchPool) Get(room int) *[]byte {
+	if minPooled <= room && room <= batchRoom {
+		if b, ok := p.pool.Get().(*[]byte); ok {
+			return b
+		}
+		room = batchRoom
 	}
-	b := make([]byte, 0, batchRoom)
+	b := make([]byte, 0, room)
 	return &b
 }
 
-// Put implements mem.BufferPool. What has grown for a large event is not kept.
+// Put implements mem.BufferPool.
 func (p *batchPool) Put(b *[]byte) {
-	if cap(*b) <= batchRoom {
+	if cap(*b) == batchRoom {
 		*b = (*b)[:0]
 		p.pool.Put(b)
 	}

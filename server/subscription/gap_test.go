@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/eventlog"
@@ -120,12 +121,13 @@ type recorder struct {
 	grpc.ServerStream
 	ctx    context.Context
 	frames []*sluicev1.SubscribeResponse
+	sizes  []int // of frames, in bytes
 }
 
 func (r *recorder) Context() context.Context { return r.ctx }
 
 func (r *recorder) Send(frame *sluicev1.SubscribeResponse) error {
-	r.frames = append(r.frames, frame)
+	r.frames, r.sizes = append(r.frames, frame), append(r.sizes, proto.Size(frame))
 	return nil
 }
 
@@ -135,7 +137,7 @@ func (r *recorder) SendMsg(m any) error {
 		return err
 	}
 	frame := &sluicev1.SubscribeResponse{}
-	r.frames = append(r.frames, frame)
+	r.frames, r.sizes = append(r.frames, frame), append(r.sizes, data.Len())
 	return Codec().Unmarshal(data, frame)
 }
 

@@ -3,11 +3,13 @@ package subscription
 import (
 	"context"
 	"errors"
+	"strconv"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
@@ -22,11 +24,15 @@ const (
 	minHeartbeat     = time.Second
 	maxHeartbeat     = time.Hour
 
-	// maxBatch and maxFrameBytes bound a frame, and so what a client that does
-	// not read costs. A single event may be larger, but never than the 4 MiB that
-	// gRPC clients accept unless told otherwise.
-	maxBatch      = 256
-	maxFrameBytes = 256 << 10
+	// maxBatch is the most events in a frame. Its bytes are those of one read,
+	// at most eventlog.MaxReadBytes, and so is what a client that does not read
+	// costs. A single event may be larger, but never than the 4 MiB that gRPC
+	// clients accept unless told otherwise.
+	maxBatch = 256
+
+	// maxStreams is the most streams at one time. What one costs whose client
+	// does not read is bounded, and so is what all of them cost.
+	maxStreams = 1000
 
 	// maxSubscriber is the longest name of a subscriber, in bytes.
 	maxSubscriber = 128
@@ -48,6 +54,12 @@ func (s *Service) Subscribe(req *sluicev1.SubscribeRequest, out grpc.ServerStrea
 	case <-s.draining:
 		return apierror.Draining()
 	default:
+	}
+	select {
+	case s.places <- struct{}{}:
+		defer func() { <-s.places }()
+	default:
+		return tooManyStreams(cap(s.places))
 	}
 	st, err := s.open(out, req)
 	if err != nil {
@@ -91,6 +103,16 @@ func (s *Service) Subscribe(req *sluicev1.SubscribeRequest, out grpc.ServerStrea
 	return err
 }
 
+func tooManyStreams(limit int) error {
+	return &apierror.Error{
+		Code:       codes.ResourceExhausted,
+		Reason:     sluicev1.ErrorReason_ERROR_REASON_TOO_MANY_STREAMS,
+		Message:    "the server has as many subscriptions as it takes",
+		Metadata:   map[string]string{"max_streams": strconv.Itoa(limit)},
+		RetryAfter: time.Second,
+	}
+}
+
 // A stream is a reader of the log and where its frames go.
 type stream struct {
 	*selector
@@ -105,13 +127,13 @@ type stream struct {
 
 	reader   *eventlog.Reader
 	chats    *chatReader // reads ahead of reader; nil while that reads all
-	position uint64    // nothing that matches and stands at or before it is still to be sent, but for pending
-	started  bool      // start was reached
-	behind   bool      // since the last time the client was told that it had caught up
-	batch    *[]byte   // events that are pending, as the fields of an EventBatch; nil for none
-	pending  int       // how many those are
-	sent     time.Time // when the last frame was sent
-	count    int       // events sent
+	position uint64      // nothing that matches and stands at or before it is still to be sent, but for pending
+	started  bool        // start was reached
+	behind   bool        // since the last time the client was told that it had caught up
+	batch    *[]byte     // events that are pending, as the fields of an EventBatch; nil for none
+	pending  int         // how many those are
+	sent     time.Time   // when the last frame was sent
+	count    int         // events sent
 }
 
 // open checks req and returns the stream it asks for. Nothing has been sent.
@@ -261,11 +283,16 @@ func (st *stream) atStop() bool {
 // deliver sends those of records that are asked for.
 func (st *stream) deliver(ctx context.Context, records []eventlog.Record) error {
 	st.earliest = false
+	room := 0
+	for _, rec := range records {
+		room += len(rec.Data) + eventRoom
+	}
 	for _, rec := range records {
 		wanted, err := st.take(ctx, rec)
 		if err == nil && wanted {
-			err = st.push(ctx, rec)
+			err = st.push(ctx, rec, room)
 		}
+		room -= len(rec.Data) + eventRoom
 		var damaged *eventlog.DamagedError
 		if errors.As(err, &damaged) {
 			err = st.passDamaged(damaged)
@@ -306,13 +333,9 @@ func (st *stream) take(ctx context.Context, rec eventlog.Record) (bool, error) {
 	return st.selects(ctx, rec)
 }
 
-// push makes the event that rec holds pending, when the rate allows.
-func (st *stream) push(ctx context.Context, rec eventlog.Record) error {
-	if st.pending > 0 && len(*st.batch)+len(rec.Data) > maxFrameBytes {
-		if err := st.flush(); err != nil {
-			return err
-		}
-	}
+// push makes the event that rec holds pending, when the rate allows. room is how
+// many bytes are still to come with it.
+func (st *stream) push(ctx context.Context, rec eventlog.Record, room int) error {
 	if st.limiter != nil {
 		if d := st.limiter.Reserve().Delay(); d > 0 {
 			if err := st.flush(); err != nil {
@@ -324,7 +347,7 @@ func (st *stream) push(ctx context.Context, rec eventlog.Record) error {
 		}
 	}
 	if st.batch == nil {
-		st.batch = batches.Get(0)
+		st.batch = batches.Get(room)
 	}
 	var err error
 	*st.batch, err = record.AppendEvent(*st.batch, eventField, rec.Data, st.service.cursor(rec.Sequence), st.raw)

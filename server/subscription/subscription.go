@@ -45,8 +45,9 @@ type Service struct {
 	draining   <-chan struct{}
 	logger     *slog.Logger
 	metrics    *metrics
-	maxScan    int    // the most records that a ListEvents reads
-	minIndexed uint64 // the fewest records among which chats are found by the index
+	places     chan struct{} // one for each stream there may be
+	maxScan    int           // the most records that a ListEvents reads
+	minIndexed uint64        // the fewest records among which chats are found by the index
 }
 
 // maxScan bounds a ListEvents: reading that many records takes some tenths of a
@@ -66,7 +67,8 @@ func New(cfg Config) (*Service, error) {
 		return nil, err
 	}
 	return &Service{
-		log: cfg.Log, draining: cfg.Draining, logger: cfg.Logger, metrics: m, maxScan: maxScan, minIndexed: minIndexed,
+		log: cfg.Log, draining: cfg.Draining, logger: cfg.Logger, metrics: m,
+		places: make(chan struct{}, maxStreams), maxScan: maxScan, minIndexed: minIndexed,
 	}, nil
 }
 

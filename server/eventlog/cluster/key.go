@@ -154,7 +154,7 @@ func (s *store) read(ctx context.Context, of source, durable, from uint64, limit
 			found = append(found, r)
 			return !full(found, limit)
 		})
-		return found, err
+		return bounded(found, limit), err
 	}
 	first := max(s.State().First, 1)
 	last := min(from, durable)
@@ -178,22 +178,20 @@ func (s *store) read(ctx context.Context, of source, durable, from uint64, limit
 	return bounded(found, limit), nil
 }
 
-// full says whether records are as many as one read returns.
+// full says whether records are as many as one read returns, or more.
 func full(records []eventlog.Record, limit int) bool {
-	return len(records) >= limit || size(records) >= eventlog.MaxReadBytes
-}
-
-func size(records []eventlog.Record) (bytes int) {
+	bytes := 0
 	for _, r := range records {
 		bytes += len(r.Data)
 	}
-	return bytes
+	return len(records) >= limit || bytes >= eventlog.MaxReadBytes
 }
 
 // bounded returns the first of records, as many as one read returns.
 func bounded(records []eventlog.Record, limit int) []eventlog.Record {
-	for n := range records {
-		if full(records[:n], limit) {
+	bytes := 0
+	for n, r := range records {
+		if bytes += len(r.Data); n == limit || n > 0 && bytes > eventlog.MaxReadBytes {
 			return records[:n]
 		}
 	}

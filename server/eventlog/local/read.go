@@ -119,7 +119,7 @@ func (s *store) fetch(from, to uint64, limit int) (part, error) {
 	bytes, subject, full := 0, "", false
 	number := s.entry.number
 	err := s.engine.each(sequenceKey(keyRecord, number, from), sequenceKey(keyRecord, number, to+1), func(iter *pebble.Iterator) error {
-		if full = len(p.records) >= limit || bytes >= eventlog.MaxReadBytes; full {
+		if full = len(p.records) >= limit; full {
 			return eventlog.ErrStop
 		}
 		sequence := sequenceOf(iter.Key())
@@ -129,6 +129,9 @@ func (s *store) fetch(from, to uint64, limit int) (part, error) {
 		value, err := iter.ValueAndErr()
 		if err != nil {
 			return err
+		}
+		if full = len(p.records) > 0 && bytes+len(value) > eventlog.MaxReadBytes; full {
+			return eventlog.ErrStop
 		}
 		if cap(slab)-len(slab) < len(value) { // one piece of memory for several records
 			slab = make([]byte, 0, max(len(value), min(maxSlab, len(value)*(limit-len(p.records)))))
@@ -354,10 +357,12 @@ func (s *store) ReadKey(ctx context.Context, key string, from uint64, limit int,
 				return false, err
 			}
 			for _, r := range p.records {
+				if bytes += len(r.Data); len(records) > 0 && bytes > eventlog.MaxReadBytes {
+					return false, nil
+				}
 				records = append(records, r)
-				bytes += len(r.Data)
 			}
-			return len(records) < limit && bytes < eventlog.MaxReadBytes, nil
+			return len(records) < limit, nil
 		})
 		if len(records) > 0 {
 			return records, nil // what follows comes with the next read
