@@ -60,25 +60,37 @@ func newChatReader(log *eventlog.Log, keys []string, from, last uint64, reverse 
 // is about the record that would come next, and stays the answer. The other errors
 // are those of eventlog.Log.ReadKey; next may be called again.
 func (c *chatReader) next(ctx context.Context) (eventlog.Record, bool, error) {
+	q, err := c.head(ctx)
+	if q == nil {
+		return eventlog.Record{}, false, err
+	}
+	return q.take(), true, nil
+}
+
+// head returns the chat whose first record comes next; nil with an error, or when
+// there is none.
+func (c *chatReader) head(ctx context.Context) (*chatQueue, error) {
 	var first *chatQueue
 	for i := range c.queues {
 		q := &c.queues[i]
 		if err := c.fill(ctx, q); err != nil {
-			return eventlog.Record{}, false, err
+			return nil, err
 		}
 		if at := q.at(); at != 0 && (first == nil || c.before(at, first.at())) {
 			first = q
 		}
 	}
-	switch {
-	case first == nil:
-		return eventlog.Record{}, false, nil
-	case len(first.records) == 0:
-		return eventlog.Record{}, false, first.damaged
+	if first != nil && len(first.records) == 0 {
+		return nil, first.damaged
 	}
-	rec := first.records[0]
-	first.records = first.records[1:]
-	return rec, true, nil
+	return first, nil
+}
+
+// take returns the first record, and lets go of it.
+func (q *chatQueue) take() eventlog.Record {
+	rec := q.records[0]
+	q.records = q.records[1:]
+	return rec
 }
 
 // fill reads on in a chat of which nothing is at hand.
@@ -131,21 +143,20 @@ func (q *chatQueue) at() uint64 {
 
 // batch returns the next records, as many as a read of the log returns; none at
 // the end. The errors are those of next.
-func (c *chatReader) batch(ctx context.Context) (records []eventlog.Record, err error) {
-	bytes := 0
-	for len(records) < maxBatch && bytes < eventlog.MaxReadBytes {
-		rec, ok, err := c.next(ctx)
-		if err != nil && len(records) == 0 {
-			return nil, err
-		}
-		if err != nil || !ok {
+func (c *chatReader) batch(ctx context.Context) ([]eventlog.Record, error) {
+	var records []eventlog.Record
+	q, err := c.head(ctx)
+	for bytes := 0; q != nil && len(records) < maxBatch; q, err = c.head(ctx) {
+		if bytes += len(q.records[0].Data); len(records) > 0 && bytes > eventlog.MaxReadBytes {
 			break
 		}
-		records = append(records, rec)
-		bytes += len(rec.Data)
+		records = append(records, q.take())
 	}
 	c.trim()
-	return records, nil
+	if len(records) > 0 { // what is wrong behind them is met again
+		return records, nil
+	}
+	return nil, err
 }
 
 // trim lets go of records that were read ahead when they are large: who waits for

@@ -89,6 +89,14 @@ type part struct {
 
 // Fetch implements eventlog.Store.
 func (s *store) Fetch(ctx context.Context, from, to uint64, limit int) ([]eventlog.Record, uint64, error) {
+	if from < to {
+		select {
+		case s.engine.scans <- struct{}{}:
+			defer func() { <-s.engine.scans }()
+		case <-ctx.Done():
+			return nil, 0, ctx.Err()
+		}
+	}
 	p, err := read(ctx, s.engine, func() (part, error) { return s.fetch(from, to, limit) })
 	return p.records, p.through, s.readErr(err)
 }
