@@ -60,6 +60,7 @@ func newGRPC(maxBody Size, ch chain, all services, extra ...grpc.ServerOption) *
 		grpc.MaxRecvMsgSize(max(maxAPIRequest, 2*int(maxBody))),
 		grpc.MaxHeaderListSize(maxMetadata),
 		grpc.WaitForHandlers(true),
+		grpc.ForceServerCodecV2(subscription.Codec()),
 	)...)
 	sluicev1.RegisterCallbackServiceServer(srv, all.callbacks)
 	sluicev1.RegisterEventServiceServer(srv, all.events)

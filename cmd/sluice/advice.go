@@ -113,6 +113,8 @@ func groupAdvice(reason sluicev1.ErrorReason, facts map[string]string) string {
 		return "change it with `sluice groups update`, or delete it first"
 	case sluicev1.ErrorReason_ERROR_REASON_TOO_MANY_GROUPS:
 		return "the gateway takes " + facts["max_groups"] + "; delete one that is not in use with `sluice groups delete`"
+	case sluicev1.ErrorReason_ERROR_REASON_TOO_MANY_STREAMS:
+		return "the gateway takes " + facts["max_streams"] + "; end some, or read as a consumer group: its members share one reader"
 	case sluicev1.ErrorReason_ERROR_REASON_TOO_MANY_MEMBERS:
 		return "the group takes " + facts["max_members"] + "; `sluice groups show` lists them. One member can work on many chats: raise its --concurrency instead"
 	case sluicev1.ErrorReason_ERROR_REASON_INVALID_LEASE:

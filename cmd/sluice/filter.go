@@ -49,6 +49,7 @@ func (f *filter) addFlags(cmd *cobra.Command) {
 	flags.StringSliceVar(&f.fields.Sources, "source", nil, "only from these sources")
 	flags.StringSliceVar(&f.fields.BotIds, "bot", nil, "only of these hosted accounts, by id")
 	flags.StringSliceVar(&f.fields.ChatIds, "chat", nil, "only of these conversations, by id")
+	flags.StringArrayVar(&f.fields.ChatKeys, "chat-key", nil, "only of this chat, by its chat_key; can be repeated")
 	flags.StringSliceVar(&f.fields.RoomWxids, "room", nil, "only of these rooms, by wxid")
 	flags.StringSliceVar(&f.types, "type", nil, "only messages of these types: names such as text,image or the vendor's numbers")
 	flags.StringSliceVar(&f.fields.Kinds, "kind", nil, "only these kinds of event: message, send_result, ...")

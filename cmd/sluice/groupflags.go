@@ -34,7 +34,7 @@ func addGroupFlags(cmd *cobra.Command) *groupConfig {
 	}}
 	c.addFlags(cmd)
 	for flag, path := range map[string]string{
-		"source": "sources", "bot": "bot_ids", "chat": "chat_ids", "room": "room_wxids", "type": "message_types", "kind": "kinds",
+		"source": "sources", "bot": "bot_ids", "chat": "chat_ids", "chat-key": "chat_keys", "room": "room_wxids", "type": "message_types", "kind": "kinds",
 		"self": "is_self", "not-self": "is_self", "mention": "mention_self", "expr": "expression",
 	} {
 		c.sets(flag, "filter."+path)

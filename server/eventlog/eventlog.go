@@ -17,6 +17,7 @@ package eventlog
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
@@ -166,8 +167,11 @@ type Record struct {
 	Subject string
 
 	// Key groups records for ReadKey, such as those of one chat. "" means none.
-	// Not set by reads.
+	// Not set by reads, which set KeyHash.
 	Key string
+
+	// KeyHash is HashKey of Key. Set by reads.
+	KeyHash KeyHash
 
 	// ID makes appending idempotent: within the log's DedupeWindow, a second
 	// record with the same ID is not stored. At most 64 printable ASCII bytes
@@ -177,6 +181,23 @@ type Record struct {
 	// Data is the content. After a read it is shared: do not modify it.
 	Data []byte
 }
+
+// A KeyHash stands for a Record.Key: 128 bits of its SHA-256. The zero value
+// stands for none.
+type KeyHash [16]byte
+
+// HashKey returns what stands for key.
+func HashKey(key string) KeyHash {
+	if key == "" {
+		return KeyHash{}
+	}
+	sum := sha256.Sum256([]byte(key))
+	return KeyHash(sum[:16])
+}
+
+// MaxReadBytes is the most bytes of data that one read returns, unless they are of
+// one record.
+const MaxReadBytes = 128 << 10
 
 // Appended is the outcome of an Append.
 type Appended struct {
@@ -206,7 +227,7 @@ type Store interface {
 	Append(ctx context.Context, r Record) (Appended, error)
 
 	// Fetch returns records from the one at from to the one at to, which is
-	// durable: the first ones, in order, at most limit and about a megabyte.
+	// durable: the first ones, in order, at most limit and MaxReadBytes.
 	// Every sequence from from to through is in records or was removed; through
 	// is at least from when err is nil. The error is a *TruncatedError, or a
 	// *DamagedError when the record at from is damaged.

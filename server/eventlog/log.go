@@ -147,11 +147,13 @@ func (l *Log) Get(ctx context.Context, sequence uint64) (Record, error) {
 	return records[0], nil
 }
 
-// ReadKey returns durable records with that key, at most limit (1 to 1000), in
-// order from the one at from on or, in reverse, from the one at from back; from
-// 0 is the oldest one, or the newest. It reads no other record.
+// ReadKey returns durable records with that key, at most limit (1 to 1000) and
+// MaxReadBytes, in order from the one at from on or, in reverse, from the
+// one at from back; from 0 is the oldest one, or the newest. It reads no other
+// record. It returns none only when there is none.
 //
-// The errors are those of Get, but never ErrNotFound.
+// The errors are those of Get, but never ErrNotFound; a *DamagedError is about
+// the first record there is to return.
 func (l *Log) ReadKey(ctx context.Context, key string, from uint64, limit int, reverse bool) ([]Record, error) {
 	if reverse && (from == 0 || from > l.Durable()) {
 		from = l.Durable()
@@ -278,8 +280,8 @@ func (l *Log) wait(ctx context.Context, sequence uint64) (uint64, error) {
 	}
 }
 
-// recent returns up to limit of the newest records, from the one at first on;
-// nil when they are not at hand.
+// recent returns up to limit and MaxReadBytes of the newest records, from the
+// one at first on; nil when they are not at hand.
 func (l *Log) recent(first uint64, limit int, durable uint64) []Record {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -36,9 +36,9 @@ func (r *Reader) Seek(from uint64) {
 // log's Durable.
 func (r *Reader) Position() uint64 { return r.position }
 
-// Next returns the next durable records, at most limit, and waits for the first
-// one. It returns none, and nil, when all that was durable ahead of r had been
-// removed by Delete: r has moved then.
+// Next returns the next durable records, at most limit and MaxReadBytes, and
+// waits for the first one. It returns none, and nil, when all that was durable
+// ahead of r had been removed by Delete: r has moved then.
 //
 // It returns the error of ctx when ctx ends first; a *TruncatedError when
 // retention has removed records that r has not seen, whereupon Seek to its

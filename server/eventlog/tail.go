@@ -30,8 +30,8 @@ func (t *tail) push(r Record) {
 	t.records = t.records[drop:]
 }
 
-// from returns up to limit records from the one at first on, none after
-// durable; nil when the tail does not hold them.
+// from returns up to limit and MaxReadBytes of records from the one at first
+// on, none after durable; nil when the tail does not hold them.
 func (t *tail) from(first uint64, limit int, durable uint64) []Record {
 	if len(t.records) == 0 || first < t.records[0].Sequence {
 		return nil
@@ -41,5 +41,13 @@ func (t *tail) from(first uint64, limit int, durable uint64) []Record {
 		return nil
 	}
 	limit = min(limit, len(t.records)-int(i), int(durable-first+1)) //nolint:gosec // small
-	return append([]Record(nil), t.records[i:int(i)+limit]...)      //nolint:gosec // small
+	found := t.records[i : int(i)+limit]                            //nolint:gosec // small
+	bytes := 0
+	for n, r := range found {
+		if bytes += len(r.Data); n > 0 && bytes > MaxReadBytes {
+			found = found[:n]
+			break
+		}
+	}
+	return append([]Record(nil), found...)
 }

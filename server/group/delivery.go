@@ -81,7 +81,7 @@ func (r *runner) assemble(all []schedule.Delivery, found found, raw bool) (parts
 				}
 				continue
 			}
-			e, err := record.Undecoded(rec.Data, sequence, epoch, raw)
+			e, err := record.Undecoded(rec.Data, record.Cursor{Epoch: epoch, Sequence: sequence}, raw)
 			if err != nil {
 				found.damaged[sequence] = err
 				d.damaged = append(d.damaged, sequence)

@@ -15,10 +15,6 @@ import (
 // when the filter does not select it. An event that does not decode is damaged:
 // the error says so.
 func (s *Service) selectEvent(rec eventlog.Record, filter *subscription.Filter) (schedule.Event, bool, error) {
-	labels, ok := record.ParseSubject(rec.Subject)
-	if ok && !filter.MatchLabels(labels) {
-		return schedule.Event{}, false, nil
-	}
 	o, ok, err := s.outline(rec, filter)
 	if err != nil || !ok {
 		return schedule.Event{}, false, err
@@ -33,11 +29,14 @@ func (s *Service) selectEvent(rec eventlog.Record, filter *subscription.Filter) 
 	}, true, nil
 }
 
-// outline returns the outline of the event in rec, whose subject the filter
-// admits, and whether the filter selects it. The event is only decoded when the
-// filter asks for more than its subject says.
+// outline returns the outline of the event in rec, and whether the filter selects
+// it. The event is only decoded when the filter asks for more than the record
+// says.
 func (s *Service) outline(rec eventlog.Record, filter *subscription.Filter) (record.Outline, bool, error) {
-	if !filter.ByLabels() {
+	switch match, decided := filter.ByRecord(rec); {
+	case decided && !match:
+		return record.Outline{}, false, nil
+	case !decided:
 		e, err := record.Decode(rec.Data, rec.Sequence, s.events.Epoch(), false)
 		if err != nil || !filter.Match(e) {
 			return record.Outline{}, false, err

@@ -22,31 +22,44 @@ type Cursor struct {
 // of epoch, the sequence as a varint, 4 bytes of CRC-32 over all before.
 const cursorVersion = 1
 
+// The longest cursor, in its binary form and in text.
+const (
+	maxCursorBytes = 1 + epochBytes + binary.MaxVarintLen64 + 4
+	maxCursor      = (maxCursorBytes*8 + 5) / 6
+
+	epochBytes = 8
+)
+
 // String returns the opaque form that clients hold: base64url without padding.
 // It returns "" when Epoch is not 16 hex digits.
-func (c Cursor) String() string {
-	epoch, err := hex.DecodeString(c.Epoch)
-	if err != nil || len(epoch) != 8 {
-		return ""
+func (c Cursor) String() string { return string(c.append(nil)) }
+
+// append appends what String returns.
+func (c Cursor) append(text []byte) []byte {
+	var room [maxCursorBytes]byte
+	room[0] = cursorVersion
+	if len(c.Epoch) != 2*epochBytes {
+		return text
 	}
-	b := make([]byte, 0, 1+8+binary.MaxVarintLen64+4)
-	b = append(append(b, cursorVersion), epoch...)
-	b = binary.AppendUvarint(b, c.Sequence)
+	if _, err := hex.Decode(room[1:], []byte(c.Epoch)); err != nil {
+		return text
+	}
+	b := binary.AppendUvarint(room[:1+epochBytes], c.Sequence)
 	b = binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
-	return base64.RawURLEncoding.EncodeToString(b)
+	return base64.RawURLEncoding.AppendEncode(text, b)
 }
 
 // ParseCursor returns the cursor that String made s of, or ErrCursor. Whether
 // it belongs to the log at hand is for the caller to compare.
 func ParseCursor(s string) (Cursor, error) {
 	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
-	if err != nil || len(b) < 1+8+1+4 || b[0] != cursorVersion {
+	if err != nil || len(b) < 1+epochBytes+1+4 || b[0] != cursorVersion {
 		return Cursor{}, ErrCursor
 	}
 	head, sum := b[:len(b)-4], binary.BigEndian.Uint32(b[len(b)-4:])
-	sequence, n := binary.Uvarint(head[9:])
-	if n != len(head)-9 || crc32.ChecksumIEEE(head) != sum {
+	sequence, n := binary.Uvarint(head[1+epochBytes:])
+	if n != len(head)-1-epochBytes || crc32.ChecksumIEEE(head) != sum {
 		return Cursor{}, ErrCursor
 	}
-	return Cursor{Epoch: hex.EncodeToString(head[1:9]), Sequence: sequence}, nil
+	return Cursor{Epoch: hex.EncodeToString(head[1 : 1+epochBytes]), Sequence: sequence}, nil
 }

@@ -137,18 +137,76 @@ func parseTime(data []byte) (time.Time, error) {
 // for being sent: everything but sequence and cursor is kept as the bytes that
 // were stored, so that its getters return nothing and marshalling it is a copy.
 // Only the outermost fields are checked.
-func Undecoded(data []byte, sequence uint64, epoch string, raw bool) (*sluicev1.Event, error) {
-	kept := make([]byte, 0, len(data))
-	err := fields(data, func(n protowire.Number, field, _ []byte) error {
-		if n != sequenceField && n != cursorField && (raw || n != rawField) {
-			kept = append(kept, field...)
-		}
-		return nil
-	})
+func Undecoded(data []byte, c Cursor, raw bool) (*sluicev1.Event, error) {
+	var room [parts][]byte
+	runs, size, err := sent(room[:0], data, raw)
 	if err != nil {
-		return nil, fmt.Errorf("record %d: %w", sequence, err)
+		return nil, fmt.Errorf("record %d: %w", c.Sequence, err)
 	}
-	e := &sluicev1.Event{Sequence: sequence, Cursor: Cursor{Epoch: epoch, Sequence: sequence}.String()}
+	kept := make([]byte, 0, size)
+	for _, run := range runs {
+		kept = append(kept, run...)
+	}
+	e := &sluicev1.Event{Sequence: c.Sequence, Cursor: c.String()}
 	e.ProtoReflect().SetUnknown(kept)
 	return e, nil
+}
+
+// AppendEvent appends to b, as the field of that number of a message in its wire
+// form, the event that Decode returns for data, the record at c. Nothing is
+// decoded: only the outermost fields are checked, and b is as it was when they
+// are not in order.
+func AppendEvent(b []byte, field protowire.Number, data []byte, c Cursor, raw bool) ([]byte, error) {
+	var room [parts][]byte
+	runs, size, err := sent(room[:0], data, raw)
+	if err != nil {
+		return b, fmt.Errorf("record %d: %w", c.Sequence, err)
+	}
+	var text [maxCursor]byte
+	cursor := c.append(text[:0])
+	size += 1 + protowire.SizeVarint(c.Sequence) + 1 + protowire.SizeBytes(len(cursor)) // the tags are a byte each
+	b = protowire.AppendTag(b, field, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(size)) //nolint:gosec // not negative
+	for _, run := range runs {
+		b = append(b, run...)
+	}
+	b = protowire.AppendTag(b, sequenceField, protowire.VarintType)
+	b = protowire.AppendVarint(b, c.Sequence)
+	b = protowire.AppendTag(b, cursorField, protowire.BytesType)
+	return protowire.AppendBytes(b, cursor), nil
+}
+
+// parts is in how many runs what is sent of a record usually is, at most: what
+// stands before raw, and behind it.
+const parts = 4
+
+// sent appends to runs what is sent of data, in order, and returns their bytes in
+// all: everything but a sequence and a cursor, which are not believed, and raw
+// unless it is asked for.
+func sent(runs [][]byte, data []byte, raw bool) (_ [][]byte, size int, err error) {
+	begin, at := 0, 0
+	for at < len(data) {
+		number, wire, tag := protowire.ConsumeTag(data[at:])
+		if tag < 0 {
+			return nil, 0, errWire
+		}
+		value := protowire.ConsumeFieldValue(number, wire, data[at+tag:])
+		if value < 0 {
+			return nil, 0, errWire
+		}
+		end := at + tag + value
+		if number == sequenceField || number == cursorField || !raw && number == rawField {
+			if begin < at {
+				runs = append(runs, data[begin:at])
+				size += at - begin
+			}
+			begin = end
+		}
+		at = end
+	}
+	if begin < at {
+		runs = append(runs, data[begin:at])
+		size += at - begin
+	}
+	return runs, size, nil
 }

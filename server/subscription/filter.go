@@ -10,6 +10,7 @@ import (
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/apierror"
+	"github.com/sluicegate/sluice/server/eventlog"
 	"github.com/sluicegate/sluice/server/record"
 )
 
@@ -53,10 +54,14 @@ type Filter struct {
 
 	expression *expression // nil without one
 
-	// What a record's subject tells.
+	// What a record tells without its data.
+	chatKeys     []string // sorted, each once; nil for all
+	keyHashes    set[eventlog.KeyHash]
 	sourceTokens set[string]
 	botTokens    set[string]
 	messages     bool // only messages can match
+	byRecord     bool // no more than that is asked for
+	all          bool // nothing is asked for
 }
 
 // Compile returns the Filter that f describes; an f that is nil or empty
@@ -76,6 +81,7 @@ func Compile(f *sluicev1.EventFilter) (*Filter, error) {
 		{"filter.sources", f.GetSources()},
 		{"filter.bot_ids", f.GetBotIds()},
 		{"filter.chat_ids", f.GetChatIds()},
+		{"filter.chat_keys", f.GetChatKeys()},
 		{"filter.room_wxids", f.GetRoomWxids()},
 		{"filter.kinds", f.GetKinds()},
 	} {
@@ -96,6 +102,8 @@ func Compile(f *sluicev1.EventFilter) (*Filter, error) {
 		bots:         setOf(f.GetBotIds()),
 		chats:        setOf(f.GetChatIds()),
 		rooms:        setOf(f.GetRoomWxids()),
+		chatKeys:     slices.Compact(slices.Sorted(slices.Values(f.GetChatKeys()))),
+		keyHashes:    setOf(hashes(f.GetChatKeys())),
 		sourceTokens: setOf(tokens(f.GetSources())),
 		botTokens:    setOf(tokens(f.GetBotIds())),
 	}
@@ -110,12 +118,34 @@ func Compile(f *sluicev1.EventFilter) (*Filter, error) {
 		}
 		compiled.expression = x
 	}
+	compiled.byRecord = compiled.chats == nil && compiled.rooms == nil && compiled.isSelf == nil && compiled.mentions == nil &&
+		compiled.expression == nil
+	compiled.all = compiled.byRecord && !compiled.messages &&
+		compiled.kinds == nil && compiled.sources == nil && compiled.bots == nil && compiled.keyHashes == nil
 	return compiled, nil
 }
 
-// MatchLabels returns false when no event under a subject that says l can
-// match. It is cheap; where it returns true, Match decides.
-func (f *Filter) MatchLabels(l record.Labels) bool {
+// ByRecord returns whether f selects the event that rec holds, as far as that can
+// be said without looking at its data. Unless it is decided, Match must say.
+func (f *Filter) ByRecord(rec eventlog.Record) (match, decided bool) {
+	if f.all {
+		return true, true
+	}
+	if !f.keyHashes.admits(rec.KeyHash) {
+		return false, true
+	}
+	labels, ok := record.ParseSubject(rec.Subject)
+	if !ok {
+		return false, false
+	}
+	if !f.matchLabels(labels) {
+		return false, true
+	}
+	return true, f.byRecord
+}
+
+// matchLabels returns false when no event under a subject that says l can match.
+func (f *Filter) matchLabels(l record.Labels) bool {
 	if f.messages && l.Kind != kindMessage {
 		return false
 	}
@@ -123,12 +153,6 @@ func (f *Filter) MatchLabels(l record.Labels) bool {
 		f.types.admits(l.MessageType) &&
 		f.sourceTokens.admits(l.Source) &&
 		f.botTokens.admits(l.Bot)
-}
-
-// ByLabels returns whether MatchLabels decides alone: Match then returns true
-// for every event whose subject says what MatchLabels admits.
-func (f *Filter) ByLabels() bool {
-	return f.chats == nil && f.rooms == nil && f.isSelf == nil && f.mentions == nil && f.expression == nil
 }
 
 // Match returns whether f selects e, which must be without raw, for the
@@ -148,6 +172,7 @@ func (f *Filter) match(ctx context.Context, e *sluicev1.Event) (bool, error) {
 		f.kinds != nil && !f.kinds.admits(record.Kind(e)),
 		f.bots != nil && !f.bots.admits(record.BotID(record.Bot(e))),
 		f.chats != nil && !f.chats.admits(record.ChatID(e)),
+		f.chatKeys != nil && !contains(f.chatKeys, e.GetChatKey()),
 		f.rooms != nil && !f.rooms.admits(record.RoomWxid(e)),
 		f.messages && !f.matchMessage(e.GetMessage()):
 		return false, nil
@@ -174,6 +199,20 @@ func tokens(values []string) []string {
 	out := make([]string, len(values))
 	for i, v := range values {
 		out[i] = record.Token(v)
+	}
+	return out
+}
+
+// contains is whether a sorted list holds value.
+func contains(sorted []string, value string) bool {
+	_, found := slices.BinarySearch(sorted, value)
+	return found
+}
+
+func hashes(keys []string) []eventlog.KeyHash {
+	out := make([]eventlog.KeyHash, len(keys))
+	for i, key := range keys {
+		out[i] = eventlog.HashKey(key)
 	}
 	return out
 }

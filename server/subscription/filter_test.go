@@ -13,6 +13,7 @@ import (
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/apierror"
+	"github.com/sluicegate/sluice/server/eventlog"
 	"github.com/sluicegate/sluice/server/record"
 )
 
@@ -205,6 +206,7 @@ func drawFilter(t *rapid.T) *sluicev1.EventFilter {
 		BotIds:    some(bots[1:], "bots"),
 		ChatIds:   some(chats[1:], "chats"),
 		RoomWxids: some(rooms[1:], "rooms"),
+		ChatKeys:  some(chatKeys, "chat_keys"),
 		Kinds:     some([]string{"message", "send_result", "follow_up_timeout", "other"}, "kinds"),
 		IsSelf:    drawBool(t, "is_self"), MentionSelf: drawBool(t, "mention_self"),
 	}
@@ -220,11 +222,15 @@ var (
 	chats   = []string{"", "c1", "c2"}
 	rooms   = []string{"", "r1", "r2"}
 	types   = []int32{0, 7, 11, 4711, -1}
+
+	chatKeys = []string{"acme/c1", "acme/c2", "acme/nobody"}
 )
 
 // drawEvent draws an event of few different values, so that filters meet them.
 func drawEvent(t *rapid.T) *sluicev1.Event {
-	e := &sluicev1.Event{Source: rapid.SampledFrom(sources).Draw(t, "source")}
+	e := &sluicev1.Event{
+		Source: rapid.SampledFrom(sources).Draw(t, "source"), ChatKey: rapid.SampledFrom([]string{"acme/c1", "acme/c2", "acme/c3"}).Draw(t, "chat_key"),
+	}
 	pick := func(values []string, label string) string { return rapid.SampledFrom(values).Draw(t, label) }
 	bot := &sluicev1.Bot{Id: pick(bots, "id"), Wxid: pick(bots, "wxid"), UserId: pick(bots, "user")}
 	switch rapid.IntRange(0, 5).Draw(t, "kind") {
@@ -248,38 +254,37 @@ func drawBool(t *rapid.T, label string) *bool {
 	return rapid.SampledFrom([]*bool{nil, proto.Bool(false), proto.Bool(true)}).Draw(t, label)
 }
 
-func TestLabelsNeverRejectWhatMatchAccepts(t *testing.T) {
+func TestRecordsAgreeWithMatch(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f, err := Compile(drawFilter(t))
 		if err != nil {
 			t.Fatalf("Compile: %v", err)
 		}
 		e := drawEvent(t)
-		labels, ok := record.ParseSubject(record.Subject(e))
-		if !ok {
-			t.Fatalf("subject %q does not parse", record.Subject(e))
-		}
-		if f.Match(e) && !f.MatchLabels(labels) {
-			t.Fatalf("Match is true, MatchLabels(%+v) is false", labels)
-		}
-		if f.ByLabels() && f.Match(e) != f.MatchLabels(labels) {
-			t.Fatalf("Match is %v, but MatchLabels(%+v), which is to decide alone, is not", f.Match(e), labels)
+		match, decided := f.ByRecord(stored(e))
+		if want := f.Match(e); decided && match != want || !match && !decided {
+			t.Fatalf("Match is %v, ByRecord %v, decided %v", want, match, decided)
 		}
 	})
 }
 
-func TestLabelsDecideWhatSubjectsTell(t *testing.T) {
-	e := text("x")
-	labels, _ := record.ParseSubject(record.Subject(e))
+// stored is e as it is read back, without what only decoding shows.
+func stored(e *sluicev1.Event) eventlog.Record {
+	return eventlog.Record{Subject: record.Subject(e), KeyHash: eventlog.HashKey(e.GetChatKey()), Data: []byte("\xff")}
+}
+
+func TestRecordsDecideWhatTheyTell(t *testing.T) {
+	rec := stored(text("x"))
 	for name, filter := range map[string]*sluicev1.EventFilter{
 		"kind":         {Kinds: []string{"other"}},
 		"type":         {MessageTypes: []sluicev1.MessageType{1}},
 		"source":       {Sources: []string{"other"}},
 		"bot":          {BotIds: []string{"b2"}},
+		"chat_key":     {ChatKeys: []string{"acme/c2"}, ChatIds: []string{"c1"}},
 		"mention_self": {MentionSelf: proto.Bool(true), Kinds: []string{"other"}},
 	} {
-		if mustCompile(t, filter).MatchLabels(labels) {
-			t.Errorf("%s: MatchLabels() = true, want false: every record would be decoded", name)
+		if match, decided := mustCompile(t, filter).ByRecord(rec); match || !decided {
+			t.Errorf("%s: ByRecord() = %v, decided %v: every record would be decoded", name, match, decided)
 		}
 	}
 	for name, tt := range map[string]struct {
@@ -288,17 +293,18 @@ func TestLabelsDecideWhatSubjectsTell(t *testing.T) {
 	}{
 		"nothing":      {nil, true},
 		"kind":         {&sluicev1.EventFilter{Kinds: []string{"message"}}, true},
-		"type":         {&sluicev1.EventFilter{MessageTypes: []sluicev1.MessageType{7}}, true},
+		"type":         {&sluicev1.EventFilter{MessageTypes: []sluicev1.MessageType{sluicev1.MessageType_MESSAGE_TYPE_TEXT}}, true},
 		"source":       {&sluicev1.EventFilter{Sources: []string{"acme"}}, true},
-		"bot":          {&sluicev1.EventFilter{BotIds: []string{"b1"}}, true},
+		"bot":          {&sluicev1.EventFilter{BotIds: []string{"bot-1"}}, true},
+		"chat_key":     {&sluicev1.EventFilter{ChatKeys: []string{"acme/c2", "acme/c1"}}, true},
 		"chat":         {&sluicev1.EventFilter{ChatIds: []string{"c1"}}, false},
 		"room":         {&sluicev1.EventFilter{RoomWxids: []string{"r1"}}, false},
 		"is_self":      {&sluicev1.EventFilter{IsSelf: proto.Bool(true)}, false},
 		"mention_self": {&sluicev1.EventFilter{MentionSelf: proto.Bool(true)}, false},
 		"expression":   {&sluicev1.EventFilter{Expression: "true"}, false},
 	} {
-		if got := mustCompile(t, tt.filter).ByLabels(); got != tt.want {
-			t.Errorf("%s: ByLabels() = %v, want %v", name, got, tt.want)
+		if match, decided := mustCompile(t, tt.filter).ByRecord(rec); !match && decided || decided != tt.want {
+			t.Errorf("%s: ByRecord() = %v, decided %v, want %v", name, match, decided, tt.want)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/eventlog"
@@ -120,13 +121,24 @@ type recorder struct {
 	grpc.ServerStream
 	ctx    context.Context
 	frames []*sluicev1.SubscribeResponse
+	sizes  []int // of frames, in bytes
 }
 
 func (r *recorder) Context() context.Context { return r.ctx }
 
 func (r *recorder) Send(frame *sluicev1.SubscribeResponse) error {
-	r.frames = append(r.frames, frame)
+	r.frames, r.sizes = append(r.frames, frame), append(r.sizes, proto.Size(frame))
 	return nil
+}
+
+func (r *recorder) SendMsg(m any) error {
+	data, err := Codec().Marshal(m)
+	if err != nil {
+		return err
+	}
+	frame := &sluicev1.SubscribeResponse{}
+	r.frames, r.sizes = append(r.frames, frame), append(r.sizes, data.Len())
+	return Codec().Unmarshal(data, frame)
 }
 
 // The earliest event is the earliest one when it is read: retention between the

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"slices"
 
 	"google.golang.org/grpc/codes"
@@ -18,6 +19,9 @@ import (
 const (
 	defaultPageSize = 100
 	maxPageSize     = 1000
+
+	// maxPageBytes bounds a page. A single event may be larger.
+	maxPageBytes = 1 << 20
 
 	// minWindow is the fewest records that a list of the newest events first
 	// looks at at once.
@@ -63,12 +67,7 @@ func (s *Service) ListEvents(ctx context.Context, req *sluicev1.ListEventsReques
 	if first >= end {
 		return &sluicev1.ListEventsResponse{}, nil
 	}
-	var next uint64
-	if req.GetNewestFirst() {
-		next, err = s.backward(ctx, p, first, end)
-	} else {
-		next, err = s.forward(ctx, p, first, end)
-	}
+	next, err := s.fill(ctx, p, first, end, req.GetNewestFirst())
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +99,7 @@ type page struct {
 // add appends e, of about size bytes, and returns false when there is no room
 // for it.
 func (p *page) add(e *sluicev1.Event, size int) bool {
-	if len(p.events) == p.size || len(p.events) > 0 && p.bytes+size > maxBatchBytes {
+	if len(p.events) == p.size || len(p.events) > 0 && p.bytes+size > maxPageBytes {
 		return false
 	}
 	p.events = append(p.events, e)
@@ -108,8 +107,52 @@ func (p *page) add(e *sluicev1.Event, size int) bool {
 	return true
 }
 
-// forward fills p from the records from first on and before end. It returns the
-// sequence to go on with, 0 when there is none.
+// fill fills p from the records from first on and before end. It returns the
+// sequence to go on with or, newest first, before; 0 when there is none.
+func (s *Service) fill(ctx context.Context, p *page, first, end uint64, newestFirst bool) (next uint64, err error) {
+	if keys := p.indexed(end - first); keys != nil {
+		next, err = s.byChat(ctx, p, keys, first, end, newestFirst)
+		if !errors.Is(err, eventlog.ErrUnavailable) {
+			return next, err
+		}
+		p.events, p.bytes = nil, 0 // perhaps it is the index alone that cannot be read
+	}
+	if newestFirst {
+		return s.backward(ctx, p, first, end)
+	}
+	return s.forward(ctx, p, first, end)
+}
+
+// byChat is fill from the records of a few chats.
+func (s *Service) byChat(ctx context.Context, p *page, keys []string, first, end uint64, newestFirst bool) (uint64, error) {
+	from, last := first, end-1
+	if newestFirst {
+		from, last = last, from
+	}
+	chats := newChatReader(s.log, keys, from, last, newestFirst)
+	chats.chunk = min(chats.chunk, p.size+1)
+	for {
+		rec, ok, err := chats.next(ctx)
+		if !ok || err != nil {
+			return 0, err
+		}
+		e, full := (*sluicev1.Event)(nil), p.scans == 0 || len(p.events) == p.size
+		if p.scans--; !full {
+			e, err = p.undecoded(ctx, rec)
+		}
+		switch {
+		case err != nil:
+			return 0, err
+		case !full && (e == nil || p.add(e, len(rec.Data))):
+		case newestFirst:
+			return rec.Sequence + 1, nil
+		default:
+			return rec.Sequence, nil
+		}
+	}
+}
+
+// forward is fill from all records, the oldest first.
 func (s *Service) forward(ctx context.Context, p *page, first, end uint64) (next uint64, err error) {
 	err = s.log.Scan(ctx, first, end-1, func(rec eventlog.Record) error {
 		if p.scans == 0 || len(p.events) == p.size {
@@ -117,7 +160,7 @@ func (s *Service) forward(ctx context.Context, p *page, first, end uint64) (next
 			return eventlog.ErrStop
 		}
 		p.scans--
-		e, err := p.pick(ctx, rec)
+		e, err := p.undecoded(ctx, rec)
 		if err != nil {
 			return err
 		}
@@ -130,8 +173,7 @@ func (s *Service) forward(ctx context.Context, p *page, first, end uint64) (next
 	return next, err
 }
 
-// backward fills p from the same records, the newest first. It returns the
-// sequence to go on before, 0 when there is none.
+// backward is fill from all records, the newest first.
 func (s *Service) backward(ctx context.Context, p *page, first, end uint64) (next uint64, err error) {
 	for end > first {
 		if p.scans <= 0 || len(p.events) == p.size {
@@ -166,13 +208,13 @@ type window struct {
 func (s *Service) window(ctx context.Context, p *page, first, end uint64) (w window, err error) {
 	err = s.log.Scan(ctx, first, end-1, func(rec eventlog.Record) error {
 		p.scans--
-		e, err := p.pick(ctx, rec)
+		e, err := p.undecoded(ctx, rec)
 		if e == nil || err != nil {
 			return err
 		}
 		w.events, w.sizes = append(w.events, e), append(w.sizes, len(rec.Data))
 		w.bytes += len(rec.Data)
-		for len(w.events) > 2 && w.bytes-w.sizes[0] > maxBatchBytes {
+		for len(w.events) > 2 && w.bytes-w.sizes[0] > maxPageBytes {
 			w.bytes -= w.sizes[0]
 			w.events[0] = nil
 			w.events, w.sizes = w.events[1:], w.sizes[1:]

@@ -26,6 +26,7 @@ func selects(f *sluicev1.EventFilter, e *sluicev1.Event) bool {
 	return set(f.GetSources(), e.GetSource()) &&
 		set(f.GetBotIds(), record.BotID(record.Bot(e))) &&
 		set(f.GetChatIds(), record.ChatID(e)) &&
+		set(f.GetChatKeys(), e.GetChatKey()) &&
 		set(f.GetRoomWxids(), record.RoomWxid(e)) &&
 		set(f.GetKinds(), record.Kind(e)) &&
 		(len(f.GetMessageTypes()) == 0 || m != nil && slices.Contains(f.GetMessageTypes(), m.GetType())) &&
@@ -53,6 +54,7 @@ func TestPagesAddUp(t *testing.T) {
 	}
 
 	rapid.Check(t, func(t *rapid.T) {
+		g.service.minIndexed = rapid.SampledFrom([]uint64{0, 100, minIndexed}).Draw(t, "min_indexed")
 		req := &sluicev1.ListEventsRequest{
 			Filter:      drawFilter(t),
 			PageSize:    int32(rapid.SampledFrom([]int{0, 1, 2, 7, 100, 1000}).Draw(t, "page_size")),
@@ -150,7 +152,7 @@ func TestPagesOfLargeEventsAreShort(t *testing.T) {
 			if err != nil {
 				t.Fatalf("ListEvents: %v", err)
 			}
-			if size := proto.Size(resp); size > maxBatchBytes+1<<16 {
+			if size := proto.Size(resp); size > maxPageBytes+1<<16 {
 				t.Errorf("page of %d bytes", size)
 			}
 			got = append(got, sequences(resp.GetEvents())...)

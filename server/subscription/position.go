@@ -155,11 +155,11 @@ func (s *Service) placeOfTime(ctx context.Context, t time.Time, state eventlog.S
 	p := place{sequence: from, time: t}
 	for from <= state.Last {
 		err := s.log.Scan(ctx, from, state.Last, func(rec eventlog.Record) error {
-			e, err := s.decode(rec, false)
+			received, err := s.received(rec)
 			if err != nil {
 				return err
 			}
-			if p.reached(rec.Sequence, e.GetReceiveTime().AsTime()) {
+			if p.reached(rec.Sequence, received) {
 				p = place{sequence: rec.Sequence}
 				return eventlog.ErrStop
 			}

@@ -3,11 +3,13 @@ package subscription
 import (
 	"context"
 	"errors"
+	"strconv"
 	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
@@ -22,11 +24,15 @@ const (
 	minHeartbeat     = time.Second
 	maxHeartbeat     = time.Hour
 
-	// maxBatch and maxBatchBytes bound a frame, and a page. A single event may
-	// be larger than maxBatchBytes, but never than the 4 MiB that gRPC clients
-	// accept unless told otherwise.
-	maxBatch      = 256
-	maxBatchBytes = 1 << 20
+	// maxBatch is the most events in a frame. Its bytes are those of one read,
+	// at most eventlog.MaxReadBytes, and so is what a client that does not read
+	// costs. A single event may be larger, but never than the 4 MiB that gRPC
+	// clients accept unless told otherwise.
+	maxBatch = 256
+
+	// maxStreams is the most streams at one time. What one costs whose client
+	// does not read is bounded, and so is what all of them cost.
+	maxStreams = 1000
 
 	// maxSubscriber is the longest name of a subscriber, in bytes.
 	maxSubscriber = 128
@@ -48,6 +54,12 @@ func (s *Service) Subscribe(req *sluicev1.SubscribeRequest, out grpc.ServerStrea
 	case <-s.draining:
 		return apierror.Draining()
 	default:
+	}
+	select {
+	case s.places <- struct{}{}:
+		defer func() { <-s.places }()
+	default:
+		return tooManyStreams(cap(s.places))
 	}
 	st, err := s.open(out, req)
 	if err != nil {
@@ -91,6 +103,16 @@ func (s *Service) Subscribe(req *sluicev1.SubscribeRequest, out grpc.ServerStrea
 	return err
 }
 
+func tooManyStreams(limit int) error {
+	return &apierror.Error{
+		Code:       codes.ResourceExhausted,
+		Reason:     sluicev1.ErrorReason_ERROR_REASON_TOO_MANY_STREAMS,
+		Message:    "the server has as many subscriptions as it takes",
+		Metadata:   map[string]string{"max_streams": strconv.Itoa(limit)},
+		RetryAfter: time.Second,
+	}
+}
+
 // A stream is a reader of the log and where its frames go.
 type stream struct {
 	*selector
@@ -104,13 +126,14 @@ type stream struct {
 	limiter   *rate.Limiter // nil without a bound
 
 	reader   *eventlog.Reader
-	position uint64 // nothing that matches and stands at or before it is still to be sent, but for pending
-	started  bool   // start was reached
-	behind   bool   // since the last time the client was told that it had caught up
-	pending  []*sluicev1.Event
-	bytes    int       // about as much as pending takes
-	sent     time.Time // when the last frame was sent
-	count    int       // events sent
+	chats    *chatReader // reads ahead of reader; nil while that reads all
+	position uint64      // nothing that matches and stands at or before it is still to be sent, but for pending
+	started  bool        // start was reached
+	behind   bool        // since the last time the client was told that it had caught up
+	batch    *[]byte     // events that are pending, as the fields of an EventBatch; nil for none
+	pending  int         // how many those are
+	sent     time.Time   // when the last frame was sent
+	count    int         // events sent
 }
 
 // open checks req and returns the stream it asks for. Nothing has been sent.
@@ -173,7 +196,7 @@ func (st *stream) run(ctx context.Context) error {
 			}
 		}
 		wait, cancel := context.WithDeadline(ctx, st.wakeAt())
-		records, err := st.reader.Next(wait, maxBatch)
+		records, err := st.read(wait)
 		expired := wait.Err() != nil
 		cancel()
 		var gone *eventlog.TruncatedError
@@ -202,6 +225,41 @@ func (st *stream) run(ctx context.Context) error {
 	}
 }
 
+// read returns the next records that may be asked for. The errors are those of
+// eventlog.Reader.Next. What is left of chats after one is read again.
+func (st *stream) read(ctx context.Context) ([]eventlog.Record, error) {
+	next := st.reader.Position() + 1
+	if st.chats == nil {
+		last := min(st.log.Durable(), st.stop.sequence-1)
+		keys := st.indexed(last - min(last, next))
+		if keys == nil {
+			return st.reader.Next(ctx, maxBatch)
+		}
+		st.chats = newChatReader(st.log, keys, next, last, false)
+	}
+	records, err := st.chats.batch(ctx)
+	last := st.chats.last
+	if len(records) == 0 || err != nil {
+		st.chats = nil
+	}
+	if errors.Is(err, eventlog.ErrUnavailable) { // perhaps it is the index alone that cannot be read
+		return st.reader.Next(ctx, maxBatch)
+	}
+	// What retention has removed is passed over by the index.
+	if first := st.log.State().First; next < first {
+		st.chats = nil
+		return nil, &eventlog.TruncatedError{Asked: next, First: first}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if n := len(records); n > 0 {
+		last = records[n-1].Sequence
+	}
+	st.reader.Seek(last + 1)
+	return records, nil
+}
+
 // wakeAt returns until when to wait for records.
 func (st *stream) wakeAt() time.Time {
 	at := st.sent.Add(st.heartbeat)
@@ -225,14 +283,19 @@ func (st *stream) atStop() bool {
 // deliver sends those of records that are asked for.
 func (st *stream) deliver(ctx context.Context, records []eventlog.Record) error {
 	st.earliest = false
+	room := 0
 	for _, rec := range records {
-		e, err := st.take(ctx, rec)
+		room += len(rec.Data) + eventRoom
+	}
+	for _, rec := range records {
+		wanted, err := st.take(ctx, rec)
+		if err == nil && wanted {
+			err = st.push(ctx, rec, room)
+		}
+		room -= len(rec.Data) + eventRoom
 		var damaged *eventlog.DamagedError
-		switch {
-		case errors.As(err, &damaged):
+		if errors.As(err, &damaged) {
 			err = st.passDamaged(damaged)
-		case err == nil && e != nil:
-			err = st.push(ctx, e, len(rec.Data))
 		}
 		if err != nil {
 			return errors.Join(err, st.flush())
@@ -246,38 +309,33 @@ func (st *stream) deliver(ctx context.Context, records []eventlog.Record) error 
 	return st.flush()
 }
 
-// take returns the event that rec holds, or nil when it is not asked for. It
-// returns errStopped when rec is behind the stop.
-func (st *stream) take(ctx context.Context, rec eventlog.Record) (*sluicev1.Event, error) {
+// take returns whether rec is asked for. It returns errStopped when rec is behind
+// the stop.
+func (st *stream) take(ctx context.Context, rec eventlog.Record) (bool, error) {
 	if st.stop.time.IsZero() {
 		if rec.Sequence >= st.stop.sequence {
-			return nil, errStopped
+			return false, errStopped
 		}
 		if st.started {
-			return st.pick(ctx, rec)
+			return st.selects(ctx, rec)
 		}
 	}
-	e, err := st.decode(rec)
+	received, err := st.service.received(rec)
 	if err != nil {
-		return nil, err
+		return false, err
 	}
-	received := e.GetReceiveTime().AsTime()
 	if st.stop.reached(rec.Sequence, received) {
-		return nil, errStopped
+		return false, errStopped
 	}
 	if st.started = st.started || st.start.reached(rec.Sequence, received); !st.started {
-		return nil, nil
+		return false, nil
 	}
-	return st.accept(ctx, e)
+	return st.selects(ctx, rec)
 }
 
-// push makes e pending, when the rate allows.
-func (st *stream) push(ctx context.Context, e *sluicev1.Event, size int) error {
-	if len(st.pending) > 0 && st.bytes+size > maxBatchBytes {
-		if err := st.flush(); err != nil {
-			return err
-		}
-	}
+// push makes the event that rec holds pending, when the rate allows. room is how
+// many bytes are still to come with it.
+func (st *stream) push(ctx context.Context, rec eventlog.Record, room int) error {
 	if st.limiter != nil {
 		if d := st.limiter.Reserve().Delay(); d > 0 {
 			if err := st.flush(); err != nil {
@@ -288,26 +346,31 @@ func (st *stream) push(ctx context.Context, e *sluicev1.Event, size int) error {
 			}
 		}
 	}
-	st.pending = append(st.pending, e)
-	st.bytes += size
+	if st.batch == nil {
+		st.batch = batches.Get(room)
+	}
+	var err error
+	*st.batch, err = record.AppendEvent(*st.batch, eventField, rec.Data, st.service.cursor(rec.Sequence), st.raw)
+	if err != nil {
+		return st.service.damaged(rec, err)
+	}
+	st.pending++
 	return nil
 }
 
 // flush sends what is pending.
 func (st *stream) flush() error {
-	if len(st.pending) == 0 {
+	if st.pending == 0 {
 		return nil
 	}
 	_ = failpoint.Hit("before-deliver")
-	err := st.send(&sluicev1.SubscribeResponse{
-		Frame: &sluicev1.SubscribeResponse_Events{Events: &sluicev1.EventBatch{Events: st.pending}},
-	})
+	err := st.out.SendMsg(newFrame(st.service.cursor(st.position).String(), st.batch))
+	st.sent = time.Now()
 	if err == nil {
-		st.count += len(st.pending)
-		st.metrics.events.Add(float64(len(st.pending)))
+		st.count += st.pending
+		st.metrics.events.Add(float64(st.pending))
 	}
-	clear(st.pending)
-	st.pending, st.bytes = st.pending[:0], 0
+	st.batch, st.pending = nil, 0
 	return err
 }
 
@@ -316,7 +379,7 @@ func (st *stream) keepAlive() error {
 	switch {
 	case time.Since(st.sent) < st.heartbeat:
 		return nil
-	case len(st.pending) > 0:
+	case st.pending > 0:
 		return st.flush()
 	}
 	return st.checkpoint()
@@ -340,7 +403,7 @@ func (st *stream) checkpoint() error {
 
 // send sends frame with the cursor of the position.
 func (st *stream) send(frame *sluicev1.SubscribeResponse) error {
-	frame.Cursor = record.Cursor{Epoch: st.log.Epoch(), Sequence: st.position}.String()
+	frame.Cursor = st.service.cursor(st.position).String()
 	err := st.out.Send(frame)
 	st.sent = time.Now()
 	return err

@@ -25,7 +25,7 @@ func fill(b *testing.B, g *gate, n int) {
 				e := typical(i)
 				data, err := record.Encode(e)
 				if err == nil {
-					_, err = g.log.Append(g.ctx, eventlog.Record{Subject: record.Subject(e), Data: data})
+					_, err = g.log.Append(g.ctx, eventlog.Record{Subject: record.Subject(e), Key: e.GetChatKey(), Data: data})
 				}
 				if err != nil {
 					b.Errorf("append: %v", err)

@@ -338,29 +338,6 @@ func TestRateIsBounded(t *testing.T) {
 	}
 }
 
-func TestFramesAreBounded(t *testing.T) {
-	g := newGate(t, eventlog.LogConfig{})
-	for i := range 150 {
-		g.post(large(i))
-	}
-	for i := range 600 {
-		g.post(text(fmt.Sprint(i)))
-	}
-	s := g.subscribe(&sluicev1.SubscribeRequest{Start: earliest(), Stop: latest()})
-	s.opened()
-	for n := 0; n < 750; {
-		batch := s.next().GetEvents().GetEvents()
-		size := 0
-		for _, e := range batch {
-			size += len(e.GetMessage().GetText().GetText())
-		}
-		if len(batch) > maxBatch || size > maxBatchBytes {
-			t.Fatalf("frame has %d events of %d bytes", len(batch), size)
-		}
-		n += len(batch)
-	}
-}
-
 func TestRawIsOnRequestAndHiddenFromExpressions(t *testing.T) {
 	g := newGate(t, eventlog.LogConfig{})
 	g.postTexts(1)

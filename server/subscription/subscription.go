@@ -10,6 +10,7 @@ import (
 	"errors"
 	"log/slog"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
@@ -40,11 +41,13 @@ type Config struct {
 type Service struct {
 	sluicev1.UnimplementedEventServiceServer
 
-	log      *eventlog.Log
-	draining <-chan struct{}
-	logger   *slog.Logger
-	metrics  *metrics
-	maxScan  int // the most records that a ListEvents reads
+	log        *eventlog.Log
+	draining   <-chan struct{}
+	logger     *slog.Logger
+	metrics    *metrics
+	places     chan struct{} // one for each stream there may be
+	maxScan    int           // the most records that a ListEvents reads
+	minIndexed uint64        // the fewest records among which chats are found by the index
 }
 
 // maxScan bounds a ListEvents: reading that many records takes some tenths of a
@@ -63,7 +66,10 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Service{log: cfg.Log, draining: cfg.Draining, logger: cfg.Logger, metrics: m, maxScan: maxScan}, nil
+	return &Service{
+		log: cfg.Log, draining: cfg.Draining, logger: cfg.Logger, metrics: m,
+		places: make(chan struct{}, maxStreams), maxScan: maxScan, minIndexed: minIndexed,
+	}, nil
 }
 
 // GetEvent implements EventService.
@@ -92,17 +98,38 @@ func (s *Service) GetEvent(ctx context.Context, req *sluicev1.GetEventRequest) (
 	return &sluicev1.GetEventResponse{Event: e}, nil
 }
 
+// cursor returns the cursor of a record.
+func (s *Service) cursor(sequence uint64) record.Cursor {
+	return record.Cursor{Epoch: s.log.Epoch(), Sequence: sequence}
+}
+
 // decode returns the event that rec holds. Bytes that are none are damaged as
 // much as those that the storage cannot read: *eventlog.DamagedError.
 func (s *Service) decode(rec eventlog.Record, raw bool) (*sluicev1.Event, error) {
 	e, err := record.Decode(rec.Data, rec.Sequence, s.log.Epoch(), raw)
 	if err != nil {
-		return nil, &eventlog.DamagedError{Log: s.log.Name(), First: rec.Sequence, Last: rec.Sequence, Err: err}
+		return nil, s.damaged(rec, err)
 	}
 	return e, nil
 }
 
-// A selector turns records into the events that a request asks for.
+// received returns when the event that rec holds was received. The error is that
+// of decode.
+func (s *Service) received(rec eventlog.Record) (time.Time, error) {
+	o, err := record.ParseOutline(rec.Data)
+	if err != nil {
+		return time.Time{}, s.damaged(rec, err)
+	}
+	return o.Received, nil
+}
+
+// damaged returns the error of a record that the storage can read and that is no
+// event.
+func (s *Service) damaged(rec eventlog.Record, err error) error {
+	return &eventlog.DamagedError{Log: s.log.Name(), First: rec.Sequence, Last: rec.Sequence, Err: err}
+}
+
+// A selector finds among records the events that a request asks for.
 type selector struct {
 	service  *Service
 	filter   *Filter
@@ -118,38 +145,62 @@ func (s *Service) selector(filter *sluicev1.EventFilter, raw bool) (*selector, e
 	return &selector{service: s, filter: compiled, raw: raw, failures: s.metrics.filterErrors}, nil
 }
 
-// pick returns the event that rec holds, or nil when the filter does not select
-// it. The error is a *eventlog.DamagedError or that of ctx.
+// selects returns whether the filter selects the event that rec holds. It decodes
+// it only when the filter asks for more than the record's subject says. The error
+// is a *eventlog.DamagedError or that of ctx.
+func (s *selector) selects(ctx context.Context, rec eventlog.Record) (bool, error) {
+	if match, decided := s.filter.ByRecord(rec); decided {
+		return match, nil
+	}
+	e, err := s.service.decode(rec, false) // an expression does not see raw
+	if err != nil {
+		return false, err
+	}
+	return s.accepts(ctx, e)
+}
+
+// undecoded returns the event that rec holds in the form of record.Undecoded, or
+// nil when the filter does not select it. The error is that of selects.
+func (s *selector) undecoded(ctx context.Context, rec eventlog.Record) (*sluicev1.Event, error) {
+	if ok, err := s.selects(ctx, rec); !ok {
+		return nil, err
+	}
+	e, err := record.Undecoded(rec.Data, s.service.cursor(rec.Sequence), s.raw)
+	if err != nil {
+		return nil, s.service.damaged(rec, err)
+	}
+	return e, nil
+}
+
+// pick returns the event that rec holds, decoded, or nil when the filter does not
+// select it. The error is that of selects.
 func (s *selector) pick(ctx context.Context, rec eventlog.Record) (*sluicev1.Event, error) {
-	if labels, ok := record.ParseSubject(rec.Subject); ok && !s.filter.MatchLabels(labels) {
+	if match, decided := s.filter.ByRecord(rec); decided && !match {
 		return nil, nil
 	}
-	e, err := s.decode(rec)
+	e, err := s.service.decode(rec, s.raw)
 	if err != nil {
 		return nil, err
 	}
-	return s.accept(ctx, e)
-}
-
-func (s *selector) decode(rec eventlog.Record) (*sluicev1.Event, error) {
-	return s.service.decode(rec, s.raw)
-}
-
-// accept returns e, or nil when the filter does not select it. The error is
-// that of ctx.
-func (s *selector) accept(ctx context.Context, e *sluicev1.Event) (*sluicev1.Event, error) {
 	raw := e.GetRaw()
 	e.Raw = nil // an expression does not see it
-	ok, err := s.filter.match(ctx, e)
+	ok, err := s.accepts(ctx, e)
 	e.Raw = raw
+	if !ok {
+		return nil, err
+	}
+	return e, nil
+}
+
+// accepts returns whether the filter selects e, which has no raw. The error is
+// that of ctx.
+func (s *selector) accepts(ctx context.Context, e *sluicev1.Event) (bool, error) {
+	ok, err := s.filter.match(ctx, e)
 	switch {
 	case errors.Is(err, errInterrupted):
-		return nil, context.Cause(ctx)
+		return false, context.Cause(ctx)
 	case err != nil:
 		s.failures.Inc()
 	}
-	if !ok {
-		return nil, nil
-	}
-	return e, nil
+	return ok, nil
 }

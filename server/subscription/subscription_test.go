@@ -109,6 +109,7 @@ func (g *gate) closeEngine() {
 func (g *gate) serve() {
 	listener := bufconn.Listen(1 << 20)
 	server := grpc.NewServer(
+		grpc.ForceServerCodecV2(Codec()),
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
 			resp, err := h(ctx, req)
 			return resp, apierror.Status(err)
@@ -146,7 +147,7 @@ func (g *gate) post(events ...*sluicev1.Event) uint64 {
 		if err != nil {
 			g.tb.Fatalf("encode: %v", err)
 		}
-		a, err := g.log.Append(g.ctx, eventlog.Record{Subject: record.Subject(e), Data: data})
+		a, err := g.log.Append(g.ctx, eventlog.Record{Subject: record.Subject(e), Key: e.GetChatKey(), Data: data})
 		if err != nil {
 			g.tb.Fatalf("append: %v", err)
 		}
@@ -167,7 +168,7 @@ func (g *gate) postTexts(n int) {
 // text is a text message that a customer sent.
 func text(s string) *sluicev1.Event {
 	return &sluicev1.Event{
-		Source: "acme", Key: s, ReceiveTime: timestamppb.Now(), Raw: []byte(`{"data":{}}`),
+		Source: "acme", Key: s, ChatKey: "acme/c1", ReceiveTime: timestamppb.Now(), Raw: []byte(`{"data":{}}`),
 		Body: &sluicev1.Event_Message{Message: &sluicev1.Message{
 			ChatId: "c1", Type: sluicev1.MessageType_MESSAGE_TYPE_TEXT,
 			Bot:     &sluicev1.Bot{Id: "bot-1"},

@@ -342,7 +342,10 @@ type EventFilter struct {
 	// matches must be a literal. It is checked when the request arrives. An event
 	// for which it fails, or costs more than the limit, does not match, and is
 	// counted in a metric.
-	Expression    string `protobuf:"bytes,9,opt,name=expression,proto3" json:"expression,omitempty"`
+	Expression string `protobuf:"bytes,9,opt,name=expression,proto3" json:"expression,omitempty"`
+	// chat_keys are values of Event.chat_key. The events of a few are found by an
+	// index, in either order, without reading the others.
+	ChatKeys      []string `protobuf:"bytes,10,rep,name=chat_keys,json=chatKeys,proto3" json:"chat_keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -438,6 +441,13 @@ func (x *EventFilter) GetExpression() string {
 		return x.Expression
 	}
 	return ""
+}
+
+func (x *EventFilter) GetChatKeys() []string {
+	if x != nil {
+		return x.ChatKeys
+	}
+	return nil
 }
 
 // SubscribeRequest is the request of EventService.Subscribe.
@@ -1645,7 +1655,7 @@ const file_sluice_v1_event_service_proto_rawDesc = "" +
 	"\freceive_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\vreceiveTime\x12\x1c\n" +
 	"\bsequence\x18\x03 \x01(\x04H\x00R\bsequence\x12+\n" +
 	"\x06anchor\x18\x04 \x01(\x0e2\x11.sluice.v1.AnchorH\x00R\x06anchorB\x04\n" +
-	"\x02at\"\xd0\x02\n" +
+	"\x02at\"\xed\x02\n" +
 	"\vEventFilter\x12\x18\n" +
 	"\asources\x18\x01 \x03(\tR\asources\x12\x17\n" +
 	"\abot_ids\x18\x02 \x03(\tR\x06botIds\x12\x19\n" +
@@ -1658,7 +1668,9 @@ const file_sluice_v1_event_service_proto_rawDesc = "" +
 	"\fmention_self\x18\b \x01(\bH\x01R\vmentionSelf\x88\x01\x01\x12\x1e\n" +
 	"\n" +
 	"expression\x18\t \x01(\tR\n" +
-	"expressionB\n" +
+	"expression\x12\x1b\n" +
+	"\tchat_keys\x18\n" +
+	" \x03(\tR\bchatKeysB\n" +
 	"\n" +
 	"\b_is_selfB\x0f\n" +
 	"\r_mention_self\"\xfd\x02\n" +

@@ -45,8 +45,8 @@ type EventServiceClient interface {
 	// BadRequest names); OUT_OF_RANGE (CURSOR_TOO_OLD) when retention has passed
 	// start and on_gap is not ON_GAP_SKIP; FAILED_PRECONDITION
 	// (CURSOR_OF_ANOTHER_LOG, CURSOR_AHEAD_OF_LOG); DATA_LOSS (EVENT_DAMAGED) when
-	// an event cannot be read and on_gap is not ON_GAP_SKIP; UNAVAILABLE
-	// (DRAINING, LOG_UNAVAILABLE).
+	// an event cannot be read and on_gap is not ON_GAP_SKIP; RESOURCE_EXHAUSTED
+	// (TOO_MANY_STREAMS); UNAVAILABLE (DRAINING, LOG_UNAVAILABLE).
 	Subscribe(ctx context.Context, in *SubscribeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SubscribeResponse], error)
 	// ListEvents returns a page of what the log holds now.
 	//
@@ -159,8 +159,8 @@ type EventServiceServer interface {
 	// BadRequest names); OUT_OF_RANGE (CURSOR_TOO_OLD) when retention has passed
 	// start and on_gap is not ON_GAP_SKIP; FAILED_PRECONDITION
 	// (CURSOR_OF_ANOTHER_LOG, CURSOR_AHEAD_OF_LOG); DATA_LOSS (EVENT_DAMAGED) when
-	// an event cannot be read and on_gap is not ON_GAP_SKIP; UNAVAILABLE
-	// (DRAINING, LOG_UNAVAILABLE).
+	// an event cannot be read and on_gap is not ON_GAP_SKIP; RESOURCE_EXHAUSTED
+	// (TOO_MANY_STREAMS); UNAVAILABLE (DRAINING, LOG_UNAVAILABLE).
 	Subscribe(*SubscribeRequest, grpc.ServerStreamingServer[SubscribeResponse]) error
 	// ListEvents returns a page of what the log holds now.
 	//

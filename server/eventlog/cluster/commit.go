@@ -177,7 +177,8 @@ func (c *committer) settle(group []ack) {
 			continue
 		}
 		r := a.of.record
-		r.Sequence, r.Time, r.Key, r.ID = a.sequence, now, "", ""
+		r.Sequence, r.Time, r.KeyHash = a.sequence, now, eventlog.HashKey(r.Key)
+		r.Key, r.ID = "", ""
 		size += len(r.Data) + recordOverhead
 		records = append(records, r)
 	}

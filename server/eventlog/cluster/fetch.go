@@ -18,7 +18,7 @@ const (
 	// maxFetch and maxFetchBytes bound one request for records: the server
 	// serves reads and writes of a stream in turn.
 	maxFetch      = 256
-	maxFetchBytes = 1 << 20
+	maxFetchBytes = eventlog.MaxReadBytes
 
 	// maxAsked bounds the records that one read asks the leader for, one by one,
 	// and maxDamaged those that it asks for in vain.
@@ -91,7 +91,8 @@ func parseRecord(m *nats.Msg) (eventlog.Record, error) {
 	if err != nil {
 		return eventlog.Record{}, fmt.Errorf("%w: a record without a time", eventlog.ErrUnavailable)
 	}
-	return eventlog.Record{Sequence: sequence, Time: stored, Subject: label(m.Header.Get(headerSubject)), Data: m.Data}, nil
+	subject, key := parseSubject(m.Header.Get(headerSubject))
+	return eventlog.Record{Sequence: sequence, Time: stored, Subject: subject, KeyHash: key, Data: m.Data}, nil
 }
 
 // fromLeader asks the stream's leader, which answers with one record at most.
@@ -108,7 +109,8 @@ func (s *store) fromLeader(ctx context.Context, req getRequest) (eventlog.Record
 	case m == nil:
 		return eventlog.Record{}, false, fmt.Errorf("%w: an empty answer", eventlog.ErrUnavailable)
 	default:
-		return eventlog.Record{Sequence: m.Sequence, Time: m.Time, Subject: label(m.Subject), Data: m.Data}, true, nil
+		subject, key := parseSubject(m.Subject)
+		return eventlog.Record{Sequence: m.Sequence, Time: m.Time, Subject: subject, KeyHash: key, Data: m.Data}, true, nil
 	}
 }
 

@@ -58,8 +58,11 @@ func (s *store) ReadKey(ctx context.Context, key string, from uint64, limit int,
 	return records, s.engine.cause(err)
 }
 
-// maxKey is how many records of a key are asked for at once.
-const maxKey = 1000
+// maxKey and maxKeyBytes bound how much of a key is asked for at once.
+const (
+	maxKey      = 1000
+	maxKeyBytes = 1 << 20
+)
 
 // all returns the records of a key that one replica answers with, and whether
 // those are as many as the leader has.
@@ -71,7 +74,7 @@ func (s *store) all(ctx context.Context, filter string, info streamInfo) ([]even
 	if count == 0 || count > maxKey {
 		return nil, count == 0, nil
 	}
-	records, _, err := s.direct(ctx, getRequest{Seq: 1, NextFor: filter, Batch: maxKey, MaxBytes: maxFetchBytes})
+	records, _, err := s.direct(ctx, getRequest{Seq: 1, NextFor: filter, Batch: maxKey, MaxBytes: maxKeyBytes})
 	if errors.Is(err, errNoReplica) {
 		return nil, false, nil // the leader may answer
 	}
@@ -101,7 +104,7 @@ func (s *store) merged(ctx context.Context, filter string, durable, from uint64,
 			return cmp.Compare(a.Sequence, b.Sequence)
 		})
 		merged = slices.CompactFunc(merged, func(a, b eventlog.Record) bool { return a.Sequence == b.Sequence })
-		merged = merged[:min(len(merged), limit)]
+		merged = bounded(merged, limit)
 	}
 	return merged, nil
 }
@@ -145,15 +148,26 @@ func (s *store) leading(filter string) source {
 // read reads records of one key in order or, in reverse, in windows that grow
 // while they hold too little: JetStream searches forwards only.
 func (s *store) read(ctx context.Context, of source, durable, from uint64, limit int, reverse bool) ([]eventlog.Record, error) {
+	var found []eventlog.Record
 	if !reverse {
-		return readBetween(ctx, of, max(from, 1), durable, limit)
+		err := visitBetween(ctx, of, max(from, 1), durable, limit, func(r eventlog.Record) bool {
+			found = append(found, r)
+			return !full(found, limit)
+		})
+		return bounded(found, limit), err
 	}
 	first := max(s.State().First, 1)
-	var found []eventlog.Record // newest first
 	last := min(from, durable)
-	for window := uint64(firstWindow); last >= first && len(found) < limit; window *= 4 {
+	for window := uint64(firstWindow); last >= first && !full(found, limit); window *= 4 {
 		start := max(first, last-min(last, window)+1)
-		part, err := readBetween(ctx, of, start, last, int(window))
+		var part []eventlog.Record // of which the oldest are let go while the others are enough
+		err := visitBetween(ctx, of, start, last, maxFetch, func(r eventlog.Record) bool {
+			part = append(part, r)
+			for full(part[1:], limit) {
+				part = part[1:]
+			}
+			return true
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -161,22 +175,44 @@ func (s *store) read(ctx context.Context, of source, durable, from uint64, limit
 		found = append(found, part...)
 		last = start - 1
 	}
-	return found[:min(len(found), limit)], nil
+	return bounded(found, limit), nil
 }
 
-// readBetween reads records of one key from first to last, at most limit.
-func readBetween(ctx context.Context, of source, first, last uint64, limit int) (found []eventlog.Record, err error) {
-	for more := true; more && first <= last && len(found) < limit; {
-		var part []eventlog.Record
-		if part, more, err = of(ctx, first, limit-len(found)); err != nil {
-			return nil, err
-		}
-		for _, r := range part {
-			if r.Sequence > last {
-				return found, nil
-			}
-			found, first = append(found, r), r.Sequence+1
+// full says whether records are as many as one read returns, or more.
+func full(records []eventlog.Record, limit int) bool {
+	bytes := 0
+	for _, r := range records {
+		bytes += len(r.Data)
+	}
+	return len(records) >= limit || bytes >= eventlog.MaxReadBytes
+}
+
+// bounded returns the first of records, as many as one read returns.
+func bounded(records []eventlog.Record, limit int) []eventlog.Record {
+	bytes := 0
+	for n, r := range records {
+		if bytes += len(r.Data); n == limit || n > 0 && bytes > eventlog.MaxReadBytes {
+			return records[:n]
 		}
 	}
-	return found, nil
+	return records
+}
+
+// visitBetween calls visit for records of one key from first to last, until it
+// returns false. It asks for batch of them at a time.
+func visitBetween(ctx context.Context, of source, first, last uint64, batch int, visit func(eventlog.Record) bool) error {
+	for more := true; more && first <= last; {
+		var part []eventlog.Record
+		var err error
+		if part, more, err = of(ctx, first, batch); err != nil {
+			return err
+		}
+		for _, r := range part {
+			if r.Sequence > last || !visit(r) {
+				return nil
+			}
+			first = r.Sequence + 1
+		}
+	}
+	return nil
 }

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -49,15 +48,17 @@ func keyToken(key string) string {
 	if key == "" {
 		return "-"
 	}
-	sum := sha256.Sum256([]byte(key))
-	return base64.RawURLEncoding.EncodeToString(sum[:16])
+	hash := eventlog.HashKey(key)
+	return base64.RawURLEncoding.EncodeToString(hash[:])
 }
 
-// label returns what labels the record that has that subject.
-func label(subject string) string {
+// parseSubject returns what labels the record that has that subject, and what
+// stands for its key.
+func parseSubject(subject string) (label string, key eventlog.KeyHash) {
 	_, rest, _ := strings.Cut(subject, ".")
-	_, rest, _ = strings.Cut(rest, ".")
-	return rest
+	token, label, _ := strings.Cut(rest, ".")
+	_, _ = base64.RawURLEncoding.Decode(key[:], []byte(token)[:min(len(token), 22)]) // none for what is no hash
+	return label, key
 }
 
 // endSubject is where gateways of a cluster tell each other how far the log

@@ -58,6 +58,7 @@ func Run(t *testing.T, open func(t testing.TB) Harness) {
 		{"Reader", testReader},
 		{"ReaderWaits", testReaderWaits},
 		{"LargeRead", testLargeRead},
+		{"ReadsAreBounded", testReadsAreBounded},
 		{"Scan", testScan},
 		{"Follow", testFollow},
 		{"Last", testLast},

@@ -292,6 +292,6 @@ func (m *history) whole(rt *rapid.T) {
 // same says whether two lists hold the same records.
 func same(got, held []eventlog.Record) bool {
 	return slices.EqualFunc(got, held, func(a, b eventlog.Record) bool {
-		return a.Sequence == b.Sequence && a.Subject == b.Subject && string(a.Data) == string(b.Data)
+		return a.Sequence == b.Sequence && a.Subject == b.Subject && a.KeyHash == eventlog.HashKey(b.Key) && string(a.Data) == string(b.Data)
 	})
 }

@@ -1,6 +1,7 @@
 package eventlogtest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -88,6 +89,65 @@ func testLargeRead(t *testing.T, h Harness) {
 	fill(t, l, all...)
 	l.Forget()
 	want(t, take(t, l.Read(1), len(all)), all...)
+}
+
+// testReadsAreBounded reads large records. No read returns many more bytes than it
+// may, and what it leaves off comes with the next one.
+func testReadsAreBounded(t *testing.T, h Harness) {
+	const n = 20
+	large := eventlog.MaxReadBytes / 3
+	l := h.open(t, eventlog.LogConfig{})
+	for i := range n {
+		store(t, l, eventlog.Record{Subject: "s", Key: "k", Data: bytes.Repeat([]byte{byte(i)}, large)})
+	}
+	for _, from := range []string{"memory", "storage"} {
+		if from == "storage" {
+			l.Forget()
+		}
+		r := l.Read(1)
+		for name, next := range map[string]func(at uint64) ([]eventlog.Record, error){
+			"Next": func(at uint64) ([]eventlog.Record, error) {
+				if at > n {
+					return nil, nil
+				}
+				return r.Next(ctxOf(t), 1000)
+			},
+			"ReadKey": func(at uint64) ([]eventlog.Record, error) { return l.ReadKey(ctxOf(t), "k", at, 1000, false) },
+			"ReadKey in reverse": func(at uint64) ([]eventlog.Record, error) {
+				if at > n {
+					return nil, nil
+				}
+				return l.ReadKey(ctxOf(t), "k", n+1-at, 1000, true)
+			},
+		} {
+			at := uint64(1) // how many are read, and one
+			for {
+				records, err := next(at)
+				if err != nil {
+					t.Fatalf("%s from %s: %v", name, from, err)
+				}
+				if len(records) == 0 {
+					break
+				}
+				for _, r := range records {
+					want := at
+					if name == "ReadKey in reverse" {
+						want = n + 1 - at
+					}
+					if r.Sequence != want || len(r.Data) != large || r.KeyHash != eventlog.HashKey("k") {
+						t.Fatalf("%s from %s: record %d of %d bytes, want %d", name, from, r.Sequence, len(r.Data), want)
+					}
+					at++
+				}
+				if got := len(records) * large; got > eventlog.MaxReadBytes {
+					t.Errorf("%s from %s returned %d bytes, want at most %d", name, from, got, eventlog.MaxReadBytes)
+				}
+			}
+			if at != n+1 {
+				t.Errorf("%s from %s returned %d records, want %d", name, from, at-1, n)
+			}
+		}
+	}
 }
 
 func testScan(t *testing.T, h Harness) {
@@ -226,7 +286,7 @@ func testReadKey(t *testing.T, h Harness) {
 		}
 		got := []uint64{}
 		for _, r := range records {
-			if string(r.Data) != fmt.Sprint(r.Sequence) || !strings.HasPrefix(r.Subject, "s.") {
+			if string(r.Data) != fmt.Sprint(r.Sequence) || !strings.HasPrefix(r.Subject, "s.") || r.KeyHash != eventlog.HashKey(key) {
 				t.Errorf("record %d: %q, subject %q", r.Sequence, r.Data, r.Subject)
 			}
 			got = append(got, r.Sequence)

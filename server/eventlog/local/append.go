@@ -47,7 +47,7 @@ func (s *store) append(g *group, o *op) error {
 	c.state.last, c.state.time = r.Sequence, at
 	c.state.total += uint64(size) //nolint:gosec // not negative
 	c.sum = r.sum
-	c.records = append(c.records, eventlog.Record{Sequence: r.Sequence, Time: r.Time, Subject: r.Subject, Data: r.Data})
+	c.records = append(c.records, eventlog.Record{Sequence: r.Sequence, Time: r.Time, Subject: r.Subject, KeyHash: r.key, Data: r.Data})
 	g.records++
 	o.outcome = eventlog.Appended{Sequence: r.Sequence}
 	return nil

@@ -22,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -86,6 +87,10 @@ const (
 	markInterval  = time.Second
 )
 
+// maxScans bounds the reads of more than one record that are under way: half of the
+// processors, so that however many read the log, callbacks find the others.
+func maxScans() int { return max(1, runtime.GOMAXPROCS(0)/2) }
+
 // An Engine is the logs in a data directory. It implements eventlog.Engine.
 type Engine struct {
 	cfg     Config
@@ -98,6 +103,7 @@ type Engine struct {
 
 	ops   chan *op      // to the writer
 	reads chan struct{} // a place for each read under way
+	scans chan struct{} // and one for each that is of more than one record
 	sweep chan struct{} // size 1: a log is over its bounds
 
 	started      time.Time

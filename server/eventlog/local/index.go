@@ -17,6 +17,7 @@ const rebuildChunk = 1024
 // ReadKey implements eventlog.Store.
 func (s *store) ReadKey(ctx context.Context, key string, from uint64, limit int, reverse bool) ([]eventlog.Record, error) {
 	records, err := read(ctx, s.engine, func() (records []eventlog.Record, err error) {
+		bytes := 0
 		err = s.find(ctx, hashOf(key), from, reverse, func(sequence uint64) (more bool, err error) {
 			if s.knownDamage(sequence) != nil {
 				return false, s.damagedAt(sequence, errKnown)
@@ -30,10 +31,18 @@ func (s *store) ReadKey(ctx context.Context, key string, from uint64, limit int,
 			case err != nil:
 				return false, err
 			}
-			records = append(records, p.records...)
+			for _, r := range p.records {
+				if bytes += len(r.Data); len(records) > 0 && bytes > eventlog.MaxReadBytes {
+					return false, nil
+				}
+				records = append(records, r)
+			}
 			return len(records) < limit, nil
 		})
-		return records, err
+		if len(records) > 0 {
+			return records, nil // what follows comes with the next read
+		}
+		return nil, err
 	})
 	return records, s.readErr(err)
 }

@@ -120,11 +120,13 @@ func sequencesOf(t *testing.T, l *eventlog.Log, key string, reverse bool) (found
 		for _, r := range records {
 			found = append(found, r.Sequence)
 		}
-		if len(records) < 100 {
+		if len(records) == 0 {
 			return found
 		}
 		if from = found[len(found)-1] + 1; reverse {
-			from -= 2
+			if from -= 2; from == 0 {
+				return found
+			}
 		}
 	}
 }

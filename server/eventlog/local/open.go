@@ -71,7 +71,7 @@ func newEngine(cfg Config, create bool) (*Engine, error) {
 	}
 	e := &Engine{
 		cfg: cfg, logger: cfg.Logger, started: time.Now(), stores: make(map[string]*store), next: 1,
-		ops: make(chan *op, maxWaiting), reads: make(chan struct{}, maxReads),
+		ops: make(chan *op, maxWaiting), reads: make(chan struct{}, maxReads), scans: make(chan struct{}, maxScans()),
 		sweep: make(chan struct{}, 1), trouble: make(chan error, 1), closing: make(chan struct{}), over: make(chan struct{}), failed: make(chan struct{}),
 	}
 	shared, err := eventlog.NewMetrics(cfg.Registerer)

@@ -16,10 +16,8 @@ import (
 )
 
 const (
-	// maxFetchBytes bounds what one read returns, and maxSlab what is kept of it
-	// while any of its records is.
-	maxFetchBytes = 1 << 20
-	maxSlab       = 64 << 10
+	// maxSlab bounds what is kept of a read while any of its records is.
+	maxSlab = 64 << 10
 
 	// maxProbe is how many records in a row are looked at to find where damage
 	// ends. Longer damage is reported in parts.
@@ -75,7 +73,9 @@ func (e *Engine) walk(lower, upper []byte, begin, step func(*pebble.Iterator) bo
 func (e *Engine) get(key []byte) (value []byte, found bool, err error) {
 	err = e.each(key, append(slices.Clone(key), 0), func(iter *pebble.Iterator) error {
 		v, err := iter.ValueAndErr()
-		value, found = slices.Clone(v), err == nil
+		if value, found = slices.Clone(v), err == nil; found {
+			err = eventlog.ErrStop // to look for a next one could meet damage behind this one
+		}
 		return err
 	})
 	return value, found && err == nil, err
@@ -89,6 +89,14 @@ type part struct {
 
 // Fetch implements eventlog.Store.
 func (s *store) Fetch(ctx context.Context, from, to uint64, limit int) ([]eventlog.Record, uint64, error) {
+	if from < to {
+		select {
+		case s.engine.scans <- struct{}{}:
+			defer func() { <-s.engine.scans }()
+		case <-ctx.Done():
+			return nil, 0, ctx.Err()
+		}
+	}
 	p, err := read(ctx, s.engine, func() (part, error) { return s.fetch(from, to, limit) })
 	return p.records, p.through, s.readErr(err)
 }
@@ -119,7 +127,7 @@ func (s *store) fetch(from, to uint64, limit int) (part, error) {
 	bytes, subject, full := 0, "", false
 	number := s.entry.number
 	err := s.engine.each(sequenceKey(keyRecord, number, from), sequenceKey(keyRecord, number, to+1), func(iter *pebble.Iterator) error {
-		if full = len(p.records) >= limit || bytes >= maxFetchBytes; full {
+		if full = len(p.records) >= limit; full {
 			return eventlog.ErrStop
 		}
 		sequence := sequenceOf(iter.Key())
@@ -129,6 +137,9 @@ func (s *store) fetch(from, to uint64, limit int) (part, error) {
 		value, err := iter.ValueAndErr()
 		if err != nil {
 			return err
+		}
+		if full = len(p.records) > 0 && bytes+len(value) > eventlog.MaxReadBytes; full {
+			return eventlog.ErrStop
 		}
 		if cap(slab)-len(slab) < len(value) { // one piece of memory for several records
 			slab = make([]byte, 0, max(len(value), min(maxSlab, len(value)*(limit-len(p.records)))))

@@ -37,7 +37,7 @@ type stored struct {
 	eventlog.Record
 	total uint64
 	id    [hashBytes]byte // zero without one
-	key   [hashBytes]byte // zero without one
+	key   [hashBytes]byte // zero without one; what KeyHash is after a read
 	sum   uint32          // checksum, once encoded
 }
 
@@ -106,6 +106,7 @@ func decodeRecord(sequence uint64, b []byte, subject string) (s stored, err erro
 		}
 		rest = rest[copy(part.to[:], rest):]
 	}
+	s.KeyHash = s.key
 	if len(rest) == 0 || len(rest) < 1+int(rest[0]) {
 		return s, errRecord
 	}

@@ -159,3 +159,45 @@ func TestOneTimeOfARecord(t *testing.T) {
 	e = openAt(t, cfg)
 	same("after a restart", get(open()))
 }
+
+// TestScansWaitInTurn holds that reads of many records, however many there are,
+// leave room for appends and for reads of one.
+func TestScansWaitInTurn(t *testing.T) {
+	e := openAt(t, Config{Dir: t.TempDir()})
+	l, err := e.Log(t.Context(), eventlog.LogConfig{Name: "EVENTS"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := l.Append(t.Context(), eventlog.Record{Subject: "s", Key: "chat"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.Forget()
+	for range cap(e.scans) { // as many are under way as there may be
+		e.scans <- struct{}{}
+	}
+	got := make(chan error)
+	go func() {
+		_, err := l.Read(1).Next(t.Context(), 3)
+		got <- err
+	}()
+	if _, err := l.Append(t.Context(), eventlog.Record{Subject: "s"}); err != nil {
+		t.Errorf("Append() beside scans = %v", err)
+	}
+	if _, err := l.Get(t.Context(), 1); err != nil {
+		t.Errorf("Get() beside scans = %v", err)
+	}
+	if records, err := l.ReadKey(t.Context(), "chat", 0, 10, true); err != nil || len(records) != 3 {
+		t.Errorf("ReadKey() beside scans = %d records, %v", len(records), err)
+	}
+	select {
+	case err := <-got:
+		t.Fatalf("Next() = %v, while its turn had not come", err)
+	default:
+	}
+	<-e.scans
+	if err := <-got; err != nil {
+		t.Errorf("Next() in its turn = %v", err)
+	}
+}
