@@ -197,7 +197,7 @@ func HashKey(key string) KeyHash {
 
 // MaxReadBytes is the most bytes of data that one read returns, unless they are of
 // one record.
-const MaxReadBytes = 128 << 10
+const MaxReadBytes = 256 << 10
 
 // Appended is the outcome of an Append.
 type Appended struct {
