@@ -144,7 +144,7 @@ func (s *server) pages(ctx context.Context) (first time.Duration, chats []time.D
 
 // ofChat is the filter for the events of one's chat.
 func ofChat(e *sluicev1.Event) *sluicev1.EventFilter {
-	return &sluicev1.EventFilter{ChatIds: []string{e.GetMessage().GetChatId()}}
+	return &sluicev1.EventFilter{ChatIds: []string{e.GetMessage().GetChatId()}, ChatKeys: []string{e.GetChatKey()}}
 }
 
 // newestOfChat reads the newest n events of the chat that one is of, which must
