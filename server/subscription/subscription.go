@@ -10,6 +10,7 @@ import (
 	"errors"
 	"log/slog"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
@@ -44,7 +45,8 @@ type Service struct {
 	draining <-chan struct{}
 	logger   *slog.Logger
 	metrics  *metrics
-	maxScan  int // the most records that a ListEvents reads
+	maxScan  int           // the most records that a ListEvents reads
+	callTime time.Duration // callTime, but in tests
 }
 
 // maxScan bounds a ListEvents: reading that many records takes some tenths of a
@@ -63,7 +65,7 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Service{log: cfg.Log, draining: cfg.Draining, logger: cfg.Logger, metrics: m, maxScan: maxScan}, nil
+	return &Service{log: cfg.Log, draining: cfg.Draining, logger: cfg.Logger, metrics: m, maxScan: maxScan, callTime: callTime}, nil
 }
 
 // GetEvent implements EventService.
@@ -140,16 +142,14 @@ func (s *selector) decode(rec eventlog.Record) (*sluicev1.Event, error) {
 func (s *selector) accept(ctx context.Context, e *sluicev1.Event) (*sluicev1.Event, error) {
 	raw := e.GetRaw()
 	e.Raw = nil // an expression does not see it
-	ok, err := s.filter.match(ctx, e)
+	ok, err := s.filter.matchInTurn(ctx, e)
 	e.Raw = raw
-	switch {
-	case errors.Is(err, errInterrupted):
-		return nil, context.Cause(ctx)
-	case err != nil:
+	switch failed := (*evaluationError)(nil); {
+	case ok:
+		return e, nil
+	case errors.As(err, &failed):
 		s.failures.Inc()
-	}
-	if !ok {
 		return nil, nil
 	}
-	return e, nil
+	return nil, err
 }
