@@ -294,13 +294,13 @@ func TestAcceptedLoss(t *testing.T) {
 // is cut off behind any of its parts: what is whole is read.
 func TestEntriesInParts(t *testing.T) {
 	f := openFragile(t)
-	log := f.logOf(f.faults, "GROUP_X")
-	j := journal{log: log}
-	whole := bytes.Repeat([]byte("whole"), log.MaxRecord()/2) // which is two and a half records
+	stored := f.logOf(f.faults, "GROUP_X")
+	j := journal{log: stored}
+	whole := bytes.Repeat([]byte("whole"), stored.MaxRecord()/2) // which is two and a half records
 	if err := j.replace(t.Context(), whole); err != nil {
 		t.Fatal(err)
 	}
-	if st := log.State(); st.Count != 3 {
+	if st := stored.State(); st.Count != 3 {
 		t.Errorf("a snapshot of %d bytes is %d records, want 3", len(whole), st.Count)
 	}
 	if err := j.batch(t.Context(), []byte("batch")); err != nil {
@@ -308,7 +308,7 @@ func TestEntriesInParts(t *testing.T) {
 	}
 	f.append("GROUP_X", eventlog.Record{Subject: kindSnapshot + ".1.3", Data: []byte("cut")})
 	for part := 2; ; part++ {
-		read, err := (&journal{log: log}).load(t.Context())
+		read, err := (&journal{log: stored}).load(t.Context())
 		if err != nil || !bytes.Equal(read.snapshot.data, whole) || len(read.batches) != 1 || string(read.batches[0].data) != "batch" {
 			t.Fatalf("with %d parts of another: load() = %d bytes and %d batches, %v, want what is whole",
 				part-1, len(read.snapshot.data), len(read.batches), err)
