@@ -117,6 +117,8 @@ func groupAdvice(reason sluicev1.ErrorReason, facts map[string]string) string {
 		return "the gateway takes " + facts["max_streams"] + "; end some, or read as a consumer group: its members share one reader"
 	case sluicev1.ErrorReason_ERROR_REASON_TOO_MANY_MEMBERS:
 		return "the group takes " + facts["max_members"] + "; `sluice groups show` lists them. One member can work on many chats: raise its --concurrency instead"
+	case sluicev1.ErrorReason_ERROR_REASON_EXPRESSION_TOO_EXPENSIVE:
+		return "--kind, --type, --source, --chat and the other flags are looked at before --expr, and cost next to nothing: use them to leave less for it"
 	case sluicev1.ErrorReason_ERROR_REASON_INVALID_LEASE:
 		return "a lease is copied whole from its delivery"
 	case sluicev1.ErrorReason_ERROR_REASON_LEASE_OF_ANOTHER_GROUP:

@@ -79,9 +79,9 @@ func TestGroupFlags(t *testing.T) {
 }
 
 // TestGroupFlagsForgetNothing holds that every field of a group that can be
-// changed has a flag, but for paused, which has commands.
+// changed has a flag, but for paused, which has commands, and what the server sets.
 func TestGroupFlagsForgetNothing(t *testing.T) {
-	has := map[string]bool{"name": true, "start": true, "paused": true, "create_time": true, "update_time": true}
+	has := map[string]bool{"name": true, "start": true, "paused": true, "create_time": true, "update_time": true, "pause_reason": true}
 	for _, p := range addGroupFlags(&cobra.Command{}).paths {
 		has[p.path] = true
 	}

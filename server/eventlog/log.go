@@ -59,6 +59,9 @@ func (l *Log) Name() string { return l.cfg.Name }
 // Config returns what the log was opened with.
 func (l *Log) Config() LogConfig { return l.cfg }
 
+// MaxRecord returns the largest Record.Data that the log takes, in bytes.
+func (l *Log) MaxRecord() int { return l.options.MaxRecord }
+
 // Epoch returns the name of the log's history: 16 hex digits, chosen when the
 // log is made and again when it goes on after a loss of data. A position means
 // something only together with it.

@@ -12,6 +12,7 @@ import (
 
 	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/apierror"
+	"github.com/sluicegate/sluice/server/subscription"
 )
 
 // CreateConsumerGroup implements ConsumerGroupService.
@@ -25,6 +26,7 @@ func (s *Service) CreateConsumerGroup(ctx context.Context, req *sluicev1.CreateC
 		return nil, apierror.InvalidField("consumer_group.name", "must be unset or consumer_group_id")
 	}
 	group.Name, group.CreateTime, group.UpdateTime = name, nil, nil
+	group.PauseReason = sluicev1.PauseReason_PAUSE_REASON_UNSPECIFIED
 	group, err := complete(group)
 	if err != nil {
 		return nil, err
@@ -159,6 +161,9 @@ func (s *Service) UpdateConsumerGroup(ctx context.Context, req *sluicev1.UpdateC
 	// When this fails, the group takes it over as soon as it goes on.
 	if err := r.reconfigure(ctx); err != nil {
 		return nil, err
+	}
+	if held(r.configuration()) && !held(group) { // meanwhile, because of what this has changed
+		return nil, subscription.ErrTooExpensive
 	}
 	return &sluicev1.UpdateConsumerGroupResponse{ConsumerGroup: group}, nil
 }

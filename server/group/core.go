@@ -31,6 +31,9 @@ type core struct {
 	// the dead letters yet. The group reads no further meanwhile.
 	damaged feed
 
+	idle  bool          // the server has paused the group, which reads no further
+	spent time.Duration // on the filter's expression, when the newest snapshot was taken
+
 	oldest uint64 // nothing before it is in the log, as far as the group knows
 	ahead  int    // about how many events were read and not handed out
 	sated  bool   // reading on can wait, see readEnough
@@ -228,7 +231,7 @@ func (c *core) flush() (*schedule.Output, error) {
 
 	behind := c.scheduler.Position() - min(c.snapshot, c.scheduler.Position())
 	switch {
-	case c.replace || c.journal.due() || behind > uint64(max(maxBehind, c.journal.snapshot/8)):
+	case c.replace || c.journal.due() || c.looked() || behind > uint64(max(maxBehind, c.journal.snapshot/8)):
 		data, err := c.takeSnapshot()
 		if err != nil {
 			c.failed = true

@@ -13,9 +13,9 @@ import (
 
 // selectEvent returns what a scheduler is to know of the event in rec; false
 // when the filter does not select it. An event that does not decode is damaged:
-// the error says so.
-func (s *Service) selectEvent(rec eventlog.Record, filter *subscription.Filter) (schedule.Event, bool, error) {
-	o, ok, err := s.outline(rec, filter)
+// *eventlog.DamagedError. The other errors are those of Filter.Match.
+func (s *Service) selectEvent(ctx context.Context, rec eventlog.Record, filter *subscription.Filter) (schedule.Event, bool, error) {
+	o, ok, err := s.outline(ctx, rec, filter)
 	if err != nil || !ok {
 		return schedule.Event{}, false, err
 	}
@@ -32,18 +32,27 @@ func (s *Service) selectEvent(rec eventlog.Record, filter *subscription.Filter) 
 // outline returns the outline of the event in rec, and whether the filter selects
 // it. The event is only decoded when the filter asks for more than the record
 // says.
-func (s *Service) outline(rec eventlog.Record, filter *subscription.Filter) (record.Outline, bool, error) {
+func (s *Service) outline(ctx context.Context, rec eventlog.Record, filter *subscription.Filter) (record.Outline, bool, error) {
 	switch match, decided := filter.ByRecord(rec); {
 	case decided && !match:
 		return record.Outline{}, false, nil
 	case !decided:
-		e, err := record.Decode(rec.Data, rec.Sequence, s.events.Epoch(), false)
-		if err != nil || !filter.Match(e) {
+		ok, err := filter.Match(ctx, func() (*sluicev1.Event, error) {
+			e, err := record.Decode(rec.Data, rec.Sequence, s.events.Epoch(), false)
+			if err != nil {
+				return nil, s.undecodable(rec, err)
+			}
+			return e, nil
+		})
+		if err != nil || !ok {
 			return record.Outline{}, false, err
 		}
 	}
 	o, err := record.ParseOutline(rec.Data)
-	return o, err == nil, err
+	if err != nil {
+		return o, false, s.undecodable(rec, err)
+	}
+	return o, true, nil
 }
 
 // scan calls visit for each event from the one at first to the one at last that
@@ -51,12 +60,14 @@ func (s *Service) outline(rec eventlog.Record, filter *subscription.Filter) (rec
 // order. last must be durable.
 func (s *Service) scan(ctx context.Context, filter *subscription.Filter, first, last uint64, visit func(schedule.Event), damaged func(*eventlog.DamagedError)) error {
 	return scan(ctx, s.events, first, last, func(rec eventlog.Record) error {
-		e, ok, err := s.selectEvent(rec, filter)
-		switch {
-		case err != nil:
-			damaged(s.undecodable(rec, err))
+		e, ok, err := s.selectEvent(ctx, rec, filter)
+		switch d := (*eventlog.DamagedError)(nil); {
 		case ok:
 			visit(e)
+		case errors.As(err, &d):
+			damaged(d)
+		case err != nil:
+			return err
 		}
 		return nil
 	}, func(d *eventlog.DamagedError) error {

@@ -2,8 +2,10 @@ package group
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/eventlog"
 	"github.com/sluicegate/sluice/server/group/schedule"
 	"github.com/sluicegate/sluice/server/subscription"
@@ -13,6 +15,9 @@ const (
 	// retryDelay is how long to wait before a storage is asked again that could
 	// not be used.
 	retryDelay = 100 * time.Millisecond
+
+	// maxStep is how long a feed grows while an expression is evaluated.
+	maxStep = time.Second
 
 	// maxDamage is how many events that cannot be read go into one feed.
 	maxDamage = 256
@@ -35,18 +40,29 @@ type feeder struct {
 	done  chan struct{}
 }
 
-// feed starts a feeder that begins after position.
-func (r *runner) feed(filter *subscription.Filter, position uint64) *feeder {
+// idleFeeder returns a feeder that reads nothing.
+func idleFeeder() *feeder {
+	f := &feeder{stop: func() {}, done: make(chan struct{})}
+	close(f.done)
+	return f
+}
+
+// feed starts a feeder that begins after position. spec is what filter was made
+// of; when it is too expensive the group is paused.
+func (r *runner) feed(filter *subscription.Filter, spec *sluicev1.EventFilter, position uint64) *feeder {
 	ctx, stop := context.WithCancel(r.ctx)
 	f := &feeder{feeds: make(chan feed), stop: stop, done: make(chan struct{})}
 	go func() {
 		defer close(f.done)
-		// It ends with ctx, or with the log.
-		_ = r.service.events.Follow(ctx, position+1, func(step eventlog.Step) error {
+		// It ends with ctx, with the log, or when the filter is too expensive.
+		err := r.service.events.Follow(ctx, position+1, func(step eventlog.Step) error {
 			err := f.pass(ctx, r, filter, step, position)
 			position = step.Position
 			return err
 		})
+		if isTooExpensive(err) {
+			r.holdSoon(spec)
+		}
 	}()
 	return f
 }
@@ -60,19 +76,25 @@ func (f *feeder) close() {
 // pass hands on what the log holds after position.
 func (f *feeder) pass(ctx context.Context, r *runner, filter *subscription.Filter, step eventlog.Step, position uint64) error {
 	out := feed{first: step.First}
+	sent := time.Now()
 	for _, rec := range step.Records {
-		e, ok, err := r.service.selectEvent(rec, filter)
-		if err != nil {
+		e, ok, err := r.service.selectEvent(ctx, rec, filter)
+		if err != nil || time.Since(sent) > maxStep {
 			out.position = rec.Sequence - 1
 			if err := f.send(ctx, out); err != nil {
 				return err
 			}
-			out = feed{}
-			if err := f.passDamage(ctx, r, r.service.undecodable(rec, err)); err != nil {
+			out, sent = feed{}, time.Now()
+		}
+		var damaged *eventlog.DamagedError
+		switch {
+		case errors.As(err, &damaged):
+			if err := f.passDamage(ctx, r, damaged); err != nil {
 				return err
 			}
-		}
-		if ok {
+		case err != nil:
+			return err
+		case ok:
 			out.events = append(out.events, e)
 			out.records = append(out.records, rec)
 		}

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/codes"
@@ -71,6 +72,7 @@ type Service struct {
 	logger    *slog.Logger
 	metrics   *metrics
 	shelf     *shelf
+	maxExcess time.Duration // maxExcess, but in tests
 
 	changes sync.Mutex // held while the catalog changes, before mu
 	catalog *catalog
@@ -95,7 +97,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	s := &Service{
 		engine: cfg.Engine, leases: cfg.Leases, events: cfg.Events, opened: cfg.Events.Durable(), positions: cfg.Positions,
 		draining: cfg.Draining, logger: cfg.Logger, groups: map[string]*runner{},
-		shelf: newShelf(cfg.Events),
+		shelf: newShelf(cfg.Events), maxExcess: maxExcess,
 	}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	var err error

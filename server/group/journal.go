@@ -15,8 +15,9 @@ import (
 
 const (
 	// maxPart is how much of an entry of a journal goes into one record, in
-	// bytes.
-	maxPart = 64 << 10
+	// bytes, where the log takes so much. Each is a sync: a million events that wait
+	// are 20 of them.
+	maxPart = 1 << 20
 
 	// maxJournal and maxBehind are how many bytes of journal, and how many
 	// events of the log, a restart reads after a snapshot: about a tenth of a
@@ -47,7 +48,7 @@ type journal struct {
 
 // append stores an entry, and returns the sequence of its first record.
 func (j *journal) append(ctx context.Context, kind string, data []byte) (uint64, error) {
-	parts := slices.Collect(slices.Chunk(data, maxPart))
+	parts := slices.Collect(slices.Chunk(data, min(maxPart, j.log.MaxRecord())))
 	first := j.last + 1
 	for i, part := range parts {
 		if err := j.log.AppendAt(ctx, j.last+1, eventlog.Record{

@@ -1,6 +1,7 @@
 package group
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -286,5 +287,35 @@ func TestAcceptedLoss(t *testing.T) {
 	f.wantLetters("2 FAILURE_CAUSE_PARKED b")
 	if n := f.log.count("the group keeps what the log still holds"); n != 1 {
 		t.Errorf("%d lines after another restart", n)
+	}
+}
+
+// TestEntriesInParts stores a snapshot that is larger than a record, and another that
+// is cut off behind any of its parts: what is whole is read.
+func TestEntriesInParts(t *testing.T) {
+	f := openFragile(t)
+	stored := f.logOf(f.faults, "GROUP_X")
+	j := journal{log: stored}
+	whole := bytes.Repeat([]byte("whole"), stored.MaxRecord()/2) // which is two and a half records
+	if err := j.replace(t.Context(), whole); err != nil {
+		t.Fatal(err)
+	}
+	if st := stored.State(); st.Count != 3 {
+		t.Errorf("a snapshot of %d bytes is %d records, want 3", len(whole), st.Count)
+	}
+	if err := j.batch(t.Context(), []byte("batch")); err != nil {
+		t.Fatal(err)
+	}
+	f.append("GROUP_X", eventlog.Record{Subject: kindSnapshot + ".1.3", Data: []byte("cut")})
+	for part := 2; ; part++ {
+		read, err := (&journal{log: stored}).load(t.Context())
+		if err != nil || !bytes.Equal(read.snapshot.data, whole) || len(read.batches) != 1 || string(read.batches[0].data) != "batch" {
+			t.Fatalf("with %d parts of another: load() = %d bytes and %d batches, %v, want what is whole",
+				part-1, len(read.snapshot.data), len(read.batches), err)
+		}
+		if part == 3 {
+			return
+		}
+		f.append("GROUP_X", eventlog.Record{Subject: fmt.Sprintf("%s.%d.3", kindSnapshot, part), Data: []byte("cut")})
 	}
 }

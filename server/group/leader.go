@@ -142,6 +142,9 @@ func (r *runner) lead(lease *cluster.Lease) {
 			r.standStill(ctx, damaged)
 			continue
 		}
+		if isTooExpensive(err) {
+			r.holdSoon(r.configuration().GetFilter())
+		}
 		r.service.logger.Warn("a consumer group cannot go on, reading it again", "group", r.name, "err", err)
 		conflict := errors.Is(err, eventlog.ErrConflict)
 		switch {

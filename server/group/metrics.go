@@ -109,6 +109,7 @@ var (
 	lagAge       = standingDesc("lag_age_seconds", "How long ago the oldest event that the group has not settled was received.")
 	blockedChats = standingDesc("blocked_chats", "Chats that wait for a retry or are stopped.")
 	deadLetters  = standingDesc("dead_letters", "Events that the group has given up for the time being.")
+	tooExpensive = standingDesc("expression_too_expensive", "1 while the server has paused the group because its filter's expression is too expensive, else 0.")
 	journalBad   = standingDesc("journal_damaged", "1 while the group stands still because its journal is damaged, else 0.")
 )
 
@@ -118,7 +119,7 @@ func standingDesc(name, help string) *prometheus.Desc {
 
 // Describe implements prometheus.Collector.
 func (standings) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{leading, lagEvents, lagAge, blockedChats, deadLetters, journalBad} {
+	for _, d := range []*prometheus.Desc{leading, lagEvents, lagAge, blockedChats, deadLetters, tooExpensive, journalBad} {
 		out <- d
 	}
 }
@@ -137,6 +138,11 @@ func (c standings) Collect(out chan<- prometheus.Metric) {
 		if leads == 0 {
 			continue
 		}
+		expensive := 0.0
+		if held(r.configuration()) {
+			expensive = 1
+		}
+		out <- prometheus.MustNewConstMetric(tooExpensive, prometheus.GaugeValue, expensive, r.name)
 		bad := 0.0
 		if r.broken.Load() {
 			bad = 1

@@ -38,6 +38,7 @@ func (r *runner) load(ctx context.Context, lease *cluster.Lease) (*core, error) 
 	if err != nil {
 		return nil, err
 	}
+	c.filter = c.filter.Bounded(r.service.maxExcess) // from here on: what a journal says is to be known, and is little
 	c.scheduler.Start(time.Now())
 	if epoch != r.service.events.Epoch() {
 		end = min(end, r.service.opened)
@@ -138,16 +139,36 @@ func (c *core) setFilter(spec *sluicev1.EventFilter) error {
 }
 
 // configure takes over a configuration. What waits and no longer matches is
-// dropped; looked is what is known of that already, and may be nil.
+// dropped; looked is what is known of that already, and may be nil. Of a group
+// that the server has paused the filter is not touched.
 func (c *core) configure(ctx context.Context, group *sluicev1.ConsumerGroup, looked *sifted) error {
 	cfg := scheduleConfig(group)
 	if !reflect.DeepEqual(cfg, c.scheduler.Config()) {
 		c.scheduler.Configure(cfg)
 	}
-	if proto.Equal(orNew(group.GetFilter()), c.filterSpec) {
+	was := c.idle
+	switch {
+	case held(group) && was:
+		return nil
+	case held(group):
+		c.replace = true // what was read is not to be looked at again
+	case !proto.Equal(orNew(group.GetFilter()), c.filterSpec):
+		if err := c.refilter(ctx, group.GetFilter(), looked); err != nil {
+			return err
+		}
+	case was:
+		c.filter, c.spent = c.filter.Bounded(c.service.maxExcess), 0 // it is tried again
+	default:
 		return nil
 	}
-	filter, err := subscription.Compile(group.GetFilter())
+	c.idle = held(group)
+	c.refeed()
+	return nil
+}
+
+// refilter takes over a filter.
+func (c *core) refilter(ctx context.Context, spec *sluicev1.EventFilter, looked *sifted) error {
+	filter, err := c.service.compile(spec)
 	if err != nil {
 		return err
 	}
@@ -155,10 +176,9 @@ func (c *core) configure(ctx context.Context, group *sluicev1.ConsumerGroup, loo
 	if err != nil {
 		return err
 	}
-	c.filter, c.filterSpec = filter, orNew(group.GetFilter())
+	c.filter, c.filterSpec, c.spent = filter, orNew(spec), 0
 	c.scheduler.Drop(drop)
 	c.replace = true // what was read with the old filter must not be read again
-	c.refeed()
 	return nil
 }
 
@@ -172,10 +192,14 @@ func (c *core) refeed() {
 
 func (c *core) startFeeder() {
 	c.ahead, c.sated, c.damaged = 0, false, feed{}
-	c.feeder = c.feed(c.filter, c.scheduler.Position())
+	if c.idle {
+		c.feeder = idleFeeder()
+	} else {
+		c.feeder = c.feed(c.filter, c.filterSpec, c.scheduler.Position())
+	}
 }
 
 func (c *core) takeSnapshot() ([]byte, error) {
-	c.replace, c.snapshot = false, c.scheduler.Position()
+	c.replace, c.snapshot, c.spent = false, c.scheduler.Position(), c.filter.Spent()
 	return encodeSnapshot(c.filterSpec, c.service.events.Epoch(), c.scheduler.Snapshot())
 }

@@ -2,10 +2,12 @@ package group
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
 
+	sluicev1 "github.com/sluicegate/sluice/gen/sluice/v1"
 	"github.com/sluicegate/sluice/server/eventlog"
 	"github.com/sluicegate/sluice/server/subscription"
 )
@@ -19,7 +21,8 @@ type sifted struct {
 // reconfigure has the group take over its newest configuration. When that has
 // another filter, what waits is looked at first, which takes seconds for
 // millions and nothing from the group; what came to wait meanwhile is looked at
-// by the group. It is safe for concurrent use.
+// by the group. A group whose filter is too expensive for that is paused. It is
+// safe for concurrent use.
 func (r *runner) reconfigure(ctx context.Context) error {
 	r.reconfiguring.Lock()
 	defer r.reconfiguring.Unlock()
@@ -27,13 +30,22 @@ func (r *runner) reconfigure(ctx context.Context) error {
 	defer cancel()
 	defer context.AfterFunc(r.ctx, cancel)() // what is looked at is of no use then
 	group := r.configuration()
-	filter, err := subscription.Compile(group.GetFilter())
+	err := r.takeOver(ctx, group)
+	if isTooExpensive(err) {
+		return errors.Join(r.hold(ctx, group.GetFilter()), err)
+	}
+	return err
+}
+
+// takeOver has the group take over a configuration.
+func (r *runner) takeOver(ctx context.Context, group *sluicev1.ConsumerGroup) error {
+	filter, err := r.service.compile(group.GetFilter())
 	if err != nil {
 		return err
 	}
 	var looked sifted
 	err = r.call(ctx, func(c *core) error {
-		if !proto.Equal(orNew(group.GetFilter()), c.filterSpec) {
+		if !held(group) && !proto.Equal(orNew(group.GetFilter()), c.filterSpec) {
 			looked.waiting = c.scheduler.Waiting()
 		}
 		return nil
@@ -75,7 +87,12 @@ func (s *Service) sift(ctx context.Context, waiting []uint64, filter *subscripti
 			if _, ok := slices.BinarySearch(span, rec.Sequence); !ok {
 				return nil
 			}
-			if _, ok, err := s.selectEvent(rec, filter); !ok && err == nil {
+			_, selected, err := s.selectEvent(ctx, rec, filter)
+			switch d := (*eventlog.DamagedError)(nil); {
+			case errors.As(err, &d):
+			case err != nil:
+				return err
+			case !selected:
 				drop = append(drop, rec.Sequence)
 			}
 			return nil

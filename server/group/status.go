@@ -116,6 +116,7 @@ func (s *Service) GetConsumerGroupStatus(ctx context.Context, req *sluicev1.GetC
 		MembersTotal:      uint32(len(st.members)), //nolint:gosec // bounded
 		LimitsReached:     st.reached,
 		Position:          st.position,
+		PauseReason:       r.configuration().GetPauseReason(),
 	}
 	if out.BlockedChats, err = s.blockedChats(ctx, st); err != nil {
 		return nil, err

@@ -12,13 +12,29 @@ import (
 )
 
 // fixed are the fields of a group that cannot be changed.
-var fixed = []string{"name", "start", "create_time", "update_time"}
+var fixed = []string{"name", "start", "create_time", "update_time", "pause_reason"}
 
 // policies are the fields of a group that can be changed field by field.
 var policies = []protoreflect.Name{"lease", "retry", "turn", "limits"}
 
 // update returns the group with what a request changes, defaults not filled in.
+// One that the server has paused goes on when it is resumed, or has another filter.
 func update(is *sluicev1.ConsumerGroup, req *sluicev1.UpdateConsumerGroupRequest) (*sluicev1.ConsumerGroup, error) {
+	group, err := edit(is, req)
+	if err != nil || !held(is) {
+		return group, err
+	}
+	if !proto.Equal(orNew(group.GetFilter()), orNew(is.GetFilter())) {
+		group.Paused = req.GetConsumerGroup().GetPaused()
+	} else if group.GetPaused() {
+		return group, nil
+	}
+	group.PauseReason = sluicev1.PauseReason_PAUSE_REASON_UNSPECIFIED
+	return group, nil
+}
+
+// edit returns the group with the fields of a request.
+func edit(is *sluicev1.ConsumerGroup, req *sluicev1.UpdateConsumerGroupRequest) (*sluicev1.ConsumerGroup, error) {
 	from := req.GetConsumerGroup()
 	group := proto.CloneOf(is)
 	unsetDerived(group)

@@ -2,7 +2,6 @@ package subscription
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"regexp/syntax"
 	"strconv"
@@ -35,9 +34,6 @@ const (
 	// context.
 	interruptEvery = 100
 )
-
-// errInterrupted reports that the context ended during an evaluation.
-var errInterrupted = errors.New("subscription: interrupted")
 
 // An expression is a compiled CEL expression over an event. It is safe for
 // concurrent use.
@@ -117,19 +113,27 @@ func checkPattern(e ast.Expr) error {
 	return nil
 }
 
-// eval returns what the expression says of e. After an error, which is
-// errInterrupted when ctx ended first, it is false.
+// eval returns what the expression says of e. The error is the cause of the end of
+// ctx, or an *evaluationError.
 func (x *expression) eval(ctx context.Context, e *sluicev1.Event) (bool, error) {
 	out, _, err := x.program.ContextEval(ctx, activation{e})
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return false, errInterrupted
+		return false, context.Cause(ctx)
 	case err != nil:
-		return false, err
+		return false, &evaluationError{err}
 	}
 	ok, _ := out.Value().(bool)
 	return ok, nil
 }
+
+// An evaluationError reports that an expression failed for an event, or cost too
+// much.
+type evaluationError struct{ err error }
+
+func (e *evaluationError) Error() string { return e.err.Error() }
+
+func (e *evaluationError) Unwrap() error { return e.err }
 
 // An activation has the one variable of an expression.
 type activation struct{ event *sluicev1.Event }

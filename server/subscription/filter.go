@@ -2,9 +2,11 @@ package subscription
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -40,8 +42,8 @@ func (s set[T]) admits(v T) bool {
 	return ok
 }
 
-// A Filter selects events. It is immutable, and safe for concurrent use. The
-// zero value selects all.
+// A Filter selects events. It is safe for concurrent use. Those who use the same
+// one share the time that its expression may take; see Bounded.
 type Filter struct {
 	kinds    set[string]
 	types    set[sluicev1.MessageType]
@@ -53,6 +55,7 @@ type Filter struct {
 	mentions *bool
 
 	expression *expression // nil without one
+	budget     *budget     // of the expression
 
 	// What a record tells without its data.
 	chatKeys     []string // sorted, each once; nil for all
@@ -106,6 +109,7 @@ func Compile(f *sluicev1.EventFilter) (*Filter, error) {
 		keyHashes:    setOf(hashes(f.GetChatKeys())),
 		sourceTokens: setOf(tokens(f.GetSources())),
 		botTokens:    setOf(tokens(f.GetBotIds())),
+		budget:       &budget{},
 	}
 	if f != nil {
 		compiled.isSelf, compiled.mentions = f.IsSelf, f.MentionSelf
@@ -155,17 +159,49 @@ func (f *Filter) matchLabels(l record.Labels) bool {
 		f.botTokens.admits(l.Bot)
 }
 
-// Match returns whether f selects e, which must be without raw, for the
-// expression must not see it. A message that does not say whether it is the
-// account's own matches neither value of is_self, and so with mention_self. An
-// event for which the expression fails does not match.
-func (f *Filter) Match(e *sluicev1.Event) bool {
-	ok, _ := f.match(context.Background(), e)
-	return ok
+// Bounded returns f with a bound: its Match returns ErrTooExpensive once the
+// expression has taken tolerance longer than a millisecond for each event, of
+// which 10 ms are forgiven each second. f has none: it is only slowed down.
+func (f *Filter) Bounded(tolerance time.Duration) *Filter {
+	bounded := *f
+	bounded.budget = &budget{tolerance: tolerance}
+	return &bounded
 }
 
-// match is Match. The error says why the expression failed, and is errInterrupted
-// when ctx ended before the expression did.
+// Spent returns how long Match of f has taken, in all.
+func (f *Filter) Spent() time.Duration { return time.Duration(f.budget.spent.Load()) }
+
+// Match returns whether f selects the event that decode returns, which must be
+// without raw, for the expression must not see it. Decoding it and looking at it is
+// a turn, for which it waits: callbacks come first. A message that does not say
+// whether it is the account's own matches neither value of is_self, and so with
+// mention_self. An event for which the expression fails does not match.
+//
+// The error is that of decode, the cause of the end of ctx, or ErrTooExpensive.
+func (f *Filter) Match(ctx context.Context, decode func() (*sluicev1.Event, error)) (bool, error) {
+	ok, err := f.budget.turn(ctx, func() (bool, error) {
+		e, err := decode()
+		if err != nil {
+			return false, err
+		}
+		return f.match(ctx, e)
+	})
+	if failed := (*evaluationError)(nil); errors.As(err, &failed) {
+		return false, nil
+	}
+	return ok, err
+}
+
+// matchInTurn is match, for which it waits when there is an expression.
+func (f *Filter) matchInTurn(ctx context.Context, e *sluicev1.Event) (bool, error) {
+	if f.expression == nil {
+		return f.match(ctx, e)
+	}
+	return f.budget.turn(ctx, func() (bool, error) { return f.match(ctx, e) })
+}
+
+// match returns whether f selects e. The error is an *evaluationError when the
+// expression failed, or the cause of the end of ctx.
 func (f *Filter) match(ctx context.Context, e *sluicev1.Event) (bool, error) {
 	switch {
 	case !f.sources.admits(e.GetSource()),

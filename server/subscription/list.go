@@ -131,14 +131,19 @@ func (s *Service) byChat(ctx context.Context, p *page, keys []string, first, end
 	}
 	chats := newChatReader(s.log, keys, from, last, newestFirst)
 	chats.chunk = min(chats.chunk, p.size+1)
-	for {
+	bounded, cancel := context.WithTimeoutCause(ctx, s.callTime, errBusy)
+	defer cancel()
+	for some := false; ; some = true {
 		rec, ok, err := chats.next(ctx)
 		if !ok || err != nil {
 			return 0, err
 		}
 		e, full := (*sluicev1.Event)(nil), p.scans == 0 || len(p.events) == p.size
 		if p.scans--; !full {
-			e, err = p.undecoded(ctx, rec)
+			e, err = p.undecoded(bounded, rec)
+			if full = some && errors.Is(err, errBusy); full {
+				err = nil
+			}
 		}
 		switch {
 		case err != nil:
@@ -154,16 +159,23 @@ func (s *Service) byChat(ctx context.Context, p *page, keys []string, first, end
 
 // forward is fill from all records, the oldest first.
 func (s *Service) forward(ctx context.Context, p *page, first, end uint64) (next uint64, err error) {
+	bounded, cancel := context.WithTimeoutCause(ctx, s.callTime, errBusy)
+	defer cancel()
+	scans := p.scans
 	err = s.log.Scan(ctx, first, end-1, func(rec eventlog.Record) error {
 		if p.scans == 0 || len(p.events) == p.size {
 			next = rec.Sequence
 			return eventlog.ErrStop
 		}
-		p.scans--
-		e, err := p.undecoded(ctx, rec)
+		e, err := p.undecoded(bounded, rec)
+		if errors.Is(err, errBusy) && p.scans < scans {
+			next = rec.Sequence
+			return eventlog.ErrStop
+		}
 		if err != nil {
 			return err
 		}
+		p.scans--
 		if e != nil && !p.add(e, len(rec.Data)) {
 			next = rec.Sequence
 			return eventlog.ErrStop
@@ -175,13 +187,23 @@ func (s *Service) forward(ctx context.Context, p *page, first, end uint64) (next
 
 // backward is fill from all records, the newest first.
 func (s *Service) backward(ctx context.Context, p *page, first, end uint64) (next uint64, err error) {
+	bounded, cancel := context.WithTimeoutCause(ctx, s.callTime, errBusy)
+	defer cancel()
+	top, most := end, uint64(maxBatch)
+	if p.filter.expression != nil {
+		most = 1 // one record at least, in any time
+	}
 	for end > first {
 		if p.scans <= 0 || len(p.events) == p.size {
 			return end, nil
 		}
 		width := uint64(min(max(p.size-len(p.events), minWindow), maxBatch))
-		from := max(first, end-min(width, end))
-		w, err := s.window(ctx, p, from, end)
+		from := max(first, end-min(width, most, end))
+		most = min(2*most, maxBatch)
+		w, err := s.window(ctx, bounded, p, from, end)
+		if errors.Is(err, errBusy) && end < top {
+			return end, nil
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -202,13 +224,14 @@ type window struct {
 	bytes  int
 }
 
-// window returns the newest events from first on and before end. It lets go of
-// the oldest ones while the rest, of two or more, is still more than fits a
-// page: the page is full before they are missed.
-func (s *Service) window(ctx context.Context, p *page, first, end uint64) (w window, err error) {
+// window returns the newest events from first on and before end, if it comes to
+// know them before bounded ends. It lets go of the oldest ones while the rest, of
+// two or more, is still more than fits a page: the page is full before they are
+// missed.
+func (s *Service) window(ctx, bounded context.Context, p *page, first, end uint64) (w window, err error) {
 	err = s.log.Scan(ctx, first, end-1, func(rec eventlog.Record) error {
 		p.scans--
-		e, err := p.undecoded(ctx, rec)
+		e, err := p.undecoded(bounded, rec)
 		if e == nil || err != nil {
 			return err
 		}

@@ -48,6 +48,7 @@ type Service struct {
 	places     chan struct{} // one for each stream there may be
 	maxScan    int           // the most records that a ListEvents reads
 	minIndexed uint64        // the fewest records among which chats are found by the index
+	callTime   time.Duration // callTime, but in tests
 }
 
 // maxScan bounds a ListEvents: reading that many records takes some tenths of a
@@ -68,7 +69,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	return &Service{
 		log: cfg.Log, draining: cfg.Draining, logger: cfg.Logger, metrics: m,
-		places: make(chan struct{}, maxStreams), maxScan: maxScan, minIndexed: minIndexed,
+		places: make(chan struct{}, maxStreams), maxScan: maxScan, minIndexed: minIndexed, callTime: callTime,
 	}, nil
 }
 
@@ -195,12 +196,10 @@ func (s *selector) pick(ctx context.Context, rec eventlog.Record) (*sluicev1.Eve
 // accepts returns whether the filter selects e, which has no raw. The error is
 // that of ctx.
 func (s *selector) accepts(ctx context.Context, e *sluicev1.Event) (bool, error) {
-	ok, err := s.filter.match(ctx, e)
-	switch {
-	case errors.Is(err, errInterrupted):
-		return false, context.Cause(ctx)
-	case err != nil:
+	ok, err := s.filter.matchInTurn(ctx, e)
+	if errors.As(err, new(*evaluationError)) {
 		s.failures.Inc()
+		return false, nil
 	}
-	return ok, nil
+	return ok, err
 }

@@ -23,6 +23,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// PauseReason is why the server paused a group.
+type PauseReason int32
+
+const (
+	// PAUSE_REASON_UNSPECIFIED is that it did not.
+	PauseReason_PAUSE_REASON_UNSPECIFIED PauseReason = 0
+	// PAUSE_REASON_EXPRESSION_TOO_EXPENSIVE is that evaluating filter.expression
+	// takes more than a millisecond for an event on average. What it takes beyond
+	// that is counted, 10 ms of it forgiven each second, and the group is paused at
+	// 5 s. Narrow the filter by its other fields, which are looked at first, or
+	// make the expression simpler.
+	PauseReason_PAUSE_REASON_EXPRESSION_TOO_EXPENSIVE PauseReason = 1
+)
+
+// Enum value maps for PauseReason.
+var (
+	PauseReason_name = map[int32]string{
+		0: "PAUSE_REASON_UNSPECIFIED",
+		1: "PAUSE_REASON_EXPRESSION_TOO_EXPENSIVE",
+	}
+	PauseReason_value = map[string]int32{
+		"PAUSE_REASON_UNSPECIFIED":              0,
+		"PAUSE_REASON_EXPRESSION_TOO_EXPENSIVE": 1,
+	}
+)
+
+func (x PauseReason) Enum() *PauseReason {
+	p := new(PauseReason)
+	*p = x
+	return p
+}
+
+func (x PauseReason) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PauseReason) Descriptor() protoreflect.EnumDescriptor {
+	return file_sluice_v1_consumer_group_proto_enumTypes[0].Descriptor()
+}
+
+func (PauseReason) Type() protoreflect.EnumType {
+	return &file_sluice_v1_consumer_group_proto_enumTypes[0]
+}
+
+func (x PauseReason) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PauseReason.Descriptor instead.
+func (PauseReason) EnumDescriptor() ([]byte, []int) {
+	return file_sluice_v1_consumer_group_proto_rawDescGZIP(), []int{0}
+}
+
 // Order is what a group keeps in order.
 type Order int32
 
@@ -66,11 +119,11 @@ func (x Order) String() string {
 }
 
 func (Order) Descriptor() protoreflect.EnumDescriptor {
-	return file_sluice_v1_consumer_group_proto_enumTypes[0].Descriptor()
+	return file_sluice_v1_consumer_group_proto_enumTypes[1].Descriptor()
 }
 
 func (Order) Type() protoreflect.EnumType {
-	return &file_sluice_v1_consumer_group_proto_enumTypes[0]
+	return &file_sluice_v1_consumer_group_proto_enumTypes[1]
 }
 
 func (x Order) Number() protoreflect.EnumNumber {
@@ -79,7 +132,7 @@ func (x Order) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Order.Descriptor instead.
 func (Order) EnumDescriptor() ([]byte, []int) {
-	return file_sluice_v1_consumer_group_proto_rawDescGZIP(), []int{0}
+	return file_sluice_v1_consumer_group_proto_rawDescGZIP(), []int{1}
 }
 
 // OnExhausted is what happens to an event whose attempts are used up.
@@ -126,11 +179,11 @@ func (x OnExhausted) String() string {
 }
 
 func (OnExhausted) Descriptor() protoreflect.EnumDescriptor {
-	return file_sluice_v1_consumer_group_proto_enumTypes[1].Descriptor()
+	return file_sluice_v1_consumer_group_proto_enumTypes[2].Descriptor()
 }
 
 func (OnExhausted) Type() protoreflect.EnumType {
-	return &file_sluice_v1_consumer_group_proto_enumTypes[1]
+	return &file_sluice_v1_consumer_group_proto_enumTypes[2]
 }
 
 func (x OnExhausted) Number() protoreflect.EnumNumber {
@@ -139,7 +192,7 @@ func (x OnExhausted) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OnExhausted.Descriptor instead.
 func (OnExhausted) EnumDescriptor() ([]byte, []int) {
-	return file_sluice_v1_consumer_group_proto_rawDescGZIP(), []int{1}
+	return file_sluice_v1_consumer_group_proto_rawDescGZIP(), []int{2}
 }
 
 // Origin is why events are delivered.
@@ -183,11 +236,11 @@ func (x Origin) String() string {
 }
 
 func (Origin) Descriptor() protoreflect.EnumDescriptor {
-	return file_sluice_v1_consumer_group_proto_enumTypes[2].Descriptor()
+	return file_sluice_v1_consumer_group_proto_enumTypes[3].Descriptor()
 }
 
 func (Origin) Type() protoreflect.EnumType {
-	return &file_sluice_v1_consumer_group_proto_enumTypes[2]
+	return &file_sluice_v1_consumer_group_proto_enumTypes[3]
 }
 
 func (x Origin) Number() protoreflect.EnumNumber {
@@ -196,7 +249,7 @@ func (x Origin) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Origin.Descriptor instead.
 func (Origin) EnumDescriptor() ([]byte, []int) {
-	return file_sluice_v1_consumer_group_proto_rawDescGZIP(), []int{2}
+	return file_sluice_v1_consumer_group_proto_rawDescGZIP(), []int{3}
 }
 
 // FailureCause is what ended an attempt.
@@ -250,11 +303,11 @@ func (x FailureCause) String() string {
 }
 
 func (FailureCause) Descriptor() protoreflect.EnumDescriptor {
-	return file_sluice_v1_consumer_group_proto_enumTypes[3].Descriptor()
+	return file_sluice_v1_consumer_group_proto_enumTypes[4].Descriptor()
 }
 
 func (FailureCause) Type() protoreflect.EnumType {
-	return &file_sluice_v1_consumer_group_proto_enumTypes[3]
+	return &file_sluice_v1_consumer_group_proto_enumTypes[4]
 }
 
 func (x FailureCause) Number() protoreflect.EnumNumber {
@@ -263,7 +316,7 @@ func (x FailureCause) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FailureCause.Descriptor instead.
 func (FailureCause) EnumDescriptor() ([]byte, []int) {
-	return file_sluice_v1_consumer_group_proto_rawDescGZIP(), []int{3}
+	return file_sluice_v1_consumer_group_proto_rawDescGZIP(), []int{4}
 }
 
 // Outcome is what became of a Settlement. None of them is an error.
@@ -321,11 +374,11 @@ func (x Outcome) String() string {
 }
 
 func (Outcome) Descriptor() protoreflect.EnumDescriptor {
-	return file_sluice_v1_consumer_group_proto_enumTypes[4].Descriptor()
+	return file_sluice_v1_consumer_group_proto_enumTypes[5].Descriptor()
 }
 
 func (Outcome) Type() protoreflect.EnumType {
-	return &file_sluice_v1_consumer_group_proto_enumTypes[4]
+	return &file_sluice_v1_consumer_group_proto_enumTypes[5]
 }
 
 func (x Outcome) Number() protoreflect.EnumNumber {
@@ -334,7 +387,7 @@ func (x Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Outcome.Descriptor instead.
 func (Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_sluice_v1_consumer_group_proto_rawDescGZIP(), []int{4}
+	return file_sluice_v1_consumer_group_proto_rawDescGZIP(), []int{5}
 }
 
 // ChatState is why a chat does not go on.
@@ -379,11 +432,11 @@ func (x ChatState) String() string {
 }
 
 func (ChatState) Descriptor() protoreflect.EnumDescriptor {
-	return file_sluice_v1_consumer_group_proto_enumTypes[5].Descriptor()
+	return file_sluice_v1_consumer_group_proto_enumTypes[6].Descriptor()
 }
 
 func (ChatState) Type() protoreflect.EnumType {
-	return &file_sluice_v1_consumer_group_proto_enumTypes[5]
+	return &file_sluice_v1_consumer_group_proto_enumTypes[6]
 }
 
 func (x ChatState) Number() protoreflect.EnumNumber {
@@ -392,7 +445,7 @@ func (x ChatState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ChatState.Descriptor instead.
 func (ChatState) EnumDescriptor() ([]byte, []int) {
-	return file_sluice_v1_consumer_group_proto_rawDescGZIP(), []int{5}
+	return file_sluice_v1_consumer_group_proto_rawDescGZIP(), []int{6}
 }
 
 // ConsumerGroup is a set of workers that share the events of the log: each
@@ -434,12 +487,17 @@ type ConsumerGroup struct {
 	Turn *TurnPolicy `protobuf:"bytes,7,opt,name=turn,proto3" json:"turn,omitempty"`
 	// limits bound the group.
 	Limits *GroupLimits `protobuf:"bytes,8,opt,name=limits,proto3" json:"limits,omitempty"`
-	// paused hands nothing out. Leases go on, and can be settled.
+	// paused hands nothing out. Leases go on, and can be settled. The server sets
+	// it for a pause_reason.
 	Paused bool `protobuf:"varint,9,opt,name=paused,proto3" json:"paused,omitempty"`
 	// create_time is when the group was created. Set by the server.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// update_time is when the group was last changed. Set by the server.
-	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	// pause_reason is why the server paused the group, which then reads no further,
+	// either. It stays so over restarts, until paused is set to false or the filter
+	// changes. Unset when nobody or somebody else did. Set by the server.
+	PauseReason   PauseReason `protobuf:"varint,12,opt,name=pause_reason,json=pauseReason,proto3,enum=sluice.v1.PauseReason" json:"pause_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -549,6 +607,13 @@ func (x *ConsumerGroup) GetUpdateTime() *timestamppb.Timestamp {
 		return x.UpdateTime
 	}
 	return nil
+}
+
+func (x *ConsumerGroup) GetPauseReason() PauseReason {
+	if x != nil {
+		return x.PauseReason
+	}
+	return PauseReason_PAUSE_REASON_UNSPECIFIED
 }
 
 // LeasePolicy is how long a delivery stays with a member. A change of duration
@@ -1678,7 +1743,9 @@ type ConsumerGroupStatus struct {
 	// group back now, for example "max_blocked_chats".
 	LimitsReached []string `protobuf:"bytes,9,rep,name=limits_reached,json=limitsReached,proto3" json:"limits_reached,omitempty"`
 	// position is the sequence up to which the group has read the log.
-	Position      uint64 `protobuf:"varint,10,opt,name=position,proto3" json:"position,omitempty"`
+	Position uint64 `protobuf:"varint,10,opt,name=position,proto3" json:"position,omitempty"`
+	// pause_reason is ConsumerGroup.pause_reason.
+	PauseReason   PauseReason `protobuf:"varint,11,opt,name=pause_reason,json=pauseReason,proto3,enum=sluice.v1.PauseReason" json:"pause_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1781,6 +1848,13 @@ func (x *ConsumerGroupStatus) GetPosition() uint64 {
 		return x.Position
 	}
 	return 0
+}
+
+func (x *ConsumerGroupStatus) GetPauseReason() PauseReason {
+	if x != nil {
+		return x.PauseReason
+	}
+	return PauseReason_PAUSE_REASON_UNSPECIFIED
 }
 
 // GroupLag is how far a group is behind the log.
@@ -2095,7 +2169,7 @@ var File_sluice_v1_consumer_group_proto protoreflect.FileDescriptor
 
 const file_sluice_v1_consumer_group_proto_rawDesc = "" +
 	"\n" +
-	"\x1esluice/v1/consumer_group.proto\x12\tsluice.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15sluice/v1/event.proto\x1a\x1dsluice/v1/event_service.proto\"\xef\x03\n" +
+	"\x1esluice/v1/consumer_group.proto\x12\tsluice.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15sluice/v1/event.proto\x1a\x1dsluice/v1/event_service.proto\"\xaa\x04\n" +
 	"\rConsumerGroup\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12.\n" +
 	"\x06filter\x18\x02 \x01(\v2\x16.sluice.v1.EventFilterR\x06filter\x12)\n" +
@@ -2110,7 +2184,8 @@ const file_sluice_v1_consumer_group_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTime\"\xf6\x01\n" +
+	"updateTime\x129\n" +
+	"\fpause_reason\x18\f \x01(\x0e2\x16.sluice.v1.PauseReasonR\vpauseReason\"\xf6\x01\n" +
 	"\vLeasePolicy\x125\n" +
 	"\bduration\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\bduration\x126\n" +
 	"\tmax_total\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\bmaxTotal\x12B\n" +
@@ -2183,7 +2258,7 @@ const file_sluice_v1_consumer_group_proto_rawDesc = "" +
 	"\x13DeadLetterSelection\x12\x1c\n" +
 	"\tsequences\x18\x01 \x03(\x04R\tsequences\x12\x1b\n" +
 	"\tchat_keys\x18\x02 \x03(\tR\bchatKeys\x12\x10\n" +
-	"\x03all\x18\x03 \x01(\bR\x03all\"\xa2\x03\n" +
+	"\x03all\x18\x03 \x01(\bR\x03all\"\xdd\x03\n" +
 	"\x13ConsumerGroupStatus\x12\x18\n" +
 	"\apending\x18\x01 \x01(\rR\apending\x12 \n" +
 	"\voutstanding\x18\x02 \x01(\rR\voutstanding\x12%\n" +
@@ -2195,7 +2270,8 @@ const file_sluice_v1_consumer_group_proto_rawDesc = "" +
 	"\rmembers_total\x18\b \x01(\rR\fmembersTotal\x12%\n" +
 	"\x0elimits_reached\x18\t \x03(\tR\rlimitsReached\x12\x1a\n" +
 	"\bposition\x18\n" +
-	" \x01(\x04R\bposition\"x\n" +
+	" \x01(\x04R\bposition\x129\n" +
+	"\fpause_reason\x18\v \x01(\x0e2\x16.sluice.v1.PauseReasonR\vpauseReason\"x\n" +
 	"\bGroupLag\x12\x16\n" +
 	"\x06events\x18\x01 \x01(\x04R\x06events\x12+\n" +
 	"\x03age\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03age\x12'\n" +
@@ -2216,7 +2292,10 @@ const file_sluice_v1_consumer_group_proto_rawDesc = "" +
 	"\acredits\x18\x04 \x01(\v2\x12.sluice.v1.CreditsR\acredits\"7\n" +
 	"\aCredits\x12\x16\n" +
 	"\x06events\x18\x01 \x01(\rR\x06events\x12\x14\n" +
-	"\x05bytes\x18\x02 \x01(\x04R\x05bytes*O\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes*V\n" +
+	"\vPauseReason\x12\x1c\n" +
+	"\x18PAUSE_REASON_UNSPECIFIED\x10\x00\x12)\n" +
+	"%PAUSE_REASON_EXPRESSION_TOO_EXPENSIVE\x10\x01*O\n" +
 	"\x05Order\x12\x15\n" +
 	"\x11ORDER_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
@@ -2269,92 +2348,95 @@ func file_sluice_v1_consumer_group_proto_rawDescGZIP() []byte {
 	return file_sluice_v1_consumer_group_proto_rawDescData
 }
 
-var file_sluice_v1_consumer_group_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_sluice_v1_consumer_group_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
 var file_sluice_v1_consumer_group_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_sluice_v1_consumer_group_proto_goTypes = []any{
-	(Order)(0),                    // 0: sluice.v1.Order
-	(OnExhausted)(0),              // 1: sluice.v1.OnExhausted
-	(Origin)(0),                   // 2: sluice.v1.Origin
-	(FailureCause)(0),             // 3: sluice.v1.FailureCause
-	(Outcome)(0),                  // 4: sluice.v1.Outcome
-	(ChatState)(0),                // 5: sluice.v1.ChatState
-	(*ConsumerGroup)(nil),         // 6: sluice.v1.ConsumerGroup
-	(*LeasePolicy)(nil),           // 7: sluice.v1.LeasePolicy
-	(*RetryPolicy)(nil),           // 8: sluice.v1.RetryPolicy
-	(*TurnPolicy)(nil),            // 9: sluice.v1.TurnPolicy
-	(*GroupLimits)(nil),           // 10: sluice.v1.GroupLimits
-	(*Delivery)(nil),              // 11: sluice.v1.Delivery
-	(*Failure)(nil),               // 12: sluice.v1.Failure
-	(*Settlement)(nil),            // 13: sluice.v1.Settlement
-	(*Ack)(nil),                   // 14: sluice.v1.Ack
-	(*Nack)(nil),                  // 15: sluice.v1.Nack
-	(*Release)(nil),               // 16: sluice.v1.Release
-	(*Park)(nil),                  // 17: sluice.v1.Park
-	(*Extend)(nil),                // 18: sluice.v1.Extend
-	(*SettlementResult)(nil),      // 19: sluice.v1.SettlementResult
-	(*DeadLetter)(nil),            // 20: sluice.v1.DeadLetter
-	(*DeadLetterSelection)(nil),   // 21: sluice.v1.DeadLetterSelection
-	(*ConsumerGroupStatus)(nil),   // 22: sluice.v1.ConsumerGroupStatus
-	(*GroupLag)(nil),              // 23: sluice.v1.GroupLag
-	(*BlockedChat)(nil),           // 24: sluice.v1.BlockedChat
-	(*GroupMember)(nil),           // 25: sluice.v1.GroupMember
-	(*Credits)(nil),               // 26: sluice.v1.Credits
-	(*EventFilter)(nil),           // 27: sluice.v1.EventFilter
-	(*Position)(nil),              // 28: sluice.v1.Position
-	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
-	(*Event)(nil),                 // 31: sluice.v1.Event
+	(PauseReason)(0),              // 0: sluice.v1.PauseReason
+	(Order)(0),                    // 1: sluice.v1.Order
+	(OnExhausted)(0),              // 2: sluice.v1.OnExhausted
+	(Origin)(0),                   // 3: sluice.v1.Origin
+	(FailureCause)(0),             // 4: sluice.v1.FailureCause
+	(Outcome)(0),                  // 5: sluice.v1.Outcome
+	(ChatState)(0),                // 6: sluice.v1.ChatState
+	(*ConsumerGroup)(nil),         // 7: sluice.v1.ConsumerGroup
+	(*LeasePolicy)(nil),           // 8: sluice.v1.LeasePolicy
+	(*RetryPolicy)(nil),           // 9: sluice.v1.RetryPolicy
+	(*TurnPolicy)(nil),            // 10: sluice.v1.TurnPolicy
+	(*GroupLimits)(nil),           // 11: sluice.v1.GroupLimits
+	(*Delivery)(nil),              // 12: sluice.v1.Delivery
+	(*Failure)(nil),               // 13: sluice.v1.Failure
+	(*Settlement)(nil),            // 14: sluice.v1.Settlement
+	(*Ack)(nil),                   // 15: sluice.v1.Ack
+	(*Nack)(nil),                  // 16: sluice.v1.Nack
+	(*Release)(nil),               // 17: sluice.v1.Release
+	(*Park)(nil),                  // 18: sluice.v1.Park
+	(*Extend)(nil),                // 19: sluice.v1.Extend
+	(*SettlementResult)(nil),      // 20: sluice.v1.SettlementResult
+	(*DeadLetter)(nil),            // 21: sluice.v1.DeadLetter
+	(*DeadLetterSelection)(nil),   // 22: sluice.v1.DeadLetterSelection
+	(*ConsumerGroupStatus)(nil),   // 23: sluice.v1.ConsumerGroupStatus
+	(*GroupLag)(nil),              // 24: sluice.v1.GroupLag
+	(*BlockedChat)(nil),           // 25: sluice.v1.BlockedChat
+	(*GroupMember)(nil),           // 26: sluice.v1.GroupMember
+	(*Credits)(nil),               // 27: sluice.v1.Credits
+	(*EventFilter)(nil),           // 28: sluice.v1.EventFilter
+	(*Position)(nil),              // 29: sluice.v1.Position
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 31: google.protobuf.Duration
+	(*Event)(nil),                 // 32: sluice.v1.Event
 }
 var file_sluice_v1_consumer_group_proto_depIdxs = []int32{
-	27, // 0: sluice.v1.ConsumerGroup.filter:type_name -> sluice.v1.EventFilter
-	28, // 1: sluice.v1.ConsumerGroup.start:type_name -> sluice.v1.Position
-	0,  // 2: sluice.v1.ConsumerGroup.order:type_name -> sluice.v1.Order
-	7,  // 3: sluice.v1.ConsumerGroup.lease:type_name -> sluice.v1.LeasePolicy
-	8,  // 4: sluice.v1.ConsumerGroup.retry:type_name -> sluice.v1.RetryPolicy
-	9,  // 5: sluice.v1.ConsumerGroup.turn:type_name -> sluice.v1.TurnPolicy
-	10, // 6: sluice.v1.ConsumerGroup.limits:type_name -> sluice.v1.GroupLimits
-	29, // 7: sluice.v1.ConsumerGroup.create_time:type_name -> google.protobuf.Timestamp
-	29, // 8: sluice.v1.ConsumerGroup.update_time:type_name -> google.protobuf.Timestamp
-	30, // 9: sluice.v1.LeasePolicy.duration:type_name -> google.protobuf.Duration
-	30, // 10: sluice.v1.LeasePolicy.max_total:type_name -> google.protobuf.Duration
-	30, // 11: sluice.v1.LeasePolicy.reconnect_grace:type_name -> google.protobuf.Duration
-	30, // 12: sluice.v1.RetryPolicy.backoff:type_name -> google.protobuf.Duration
-	1,  // 13: sluice.v1.RetryPolicy.on_exhausted:type_name -> sluice.v1.OnExhausted
-	30, // 14: sluice.v1.TurnPolicy.quiet:type_name -> google.protobuf.Duration
-	30, // 15: sluice.v1.TurnPolicy.max_wait:type_name -> google.protobuf.Duration
-	31, // 16: sluice.v1.Delivery.events:type_name -> sluice.v1.Event
-	29, // 17: sluice.v1.Delivery.lease_until:type_name -> google.protobuf.Timestamp
-	12, // 18: sluice.v1.Delivery.last_failure:type_name -> sluice.v1.Failure
-	2,  // 19: sluice.v1.Delivery.origin:type_name -> sluice.v1.Origin
-	3,  // 20: sluice.v1.Failure.cause:type_name -> sluice.v1.FailureCause
-	29, // 21: sluice.v1.Failure.failure_time:type_name -> google.protobuf.Timestamp
-	14, // 22: sluice.v1.Settlement.ack:type_name -> sluice.v1.Ack
-	15, // 23: sluice.v1.Settlement.nack:type_name -> sluice.v1.Nack
-	16, // 24: sluice.v1.Settlement.release:type_name -> sluice.v1.Release
-	17, // 25: sluice.v1.Settlement.park:type_name -> sluice.v1.Park
-	18, // 26: sluice.v1.Settlement.extend:type_name -> sluice.v1.Extend
-	30, // 27: sluice.v1.Nack.delay:type_name -> google.protobuf.Duration
-	30, // 28: sluice.v1.Extend.by:type_name -> google.protobuf.Duration
-	4,  // 29: sluice.v1.SettlementResult.outcome:type_name -> sluice.v1.Outcome
-	29, // 30: sluice.v1.SettlementResult.lease_until:type_name -> google.protobuf.Timestamp
-	31, // 31: sluice.v1.DeadLetter.event:type_name -> sluice.v1.Event
-	12, // 32: sluice.v1.DeadLetter.last_failure:type_name -> sluice.v1.Failure
-	5,  // 33: sluice.v1.DeadLetter.chat_state:type_name -> sluice.v1.ChatState
-	29, // 34: sluice.v1.DeadLetter.dead_time:type_name -> google.protobuf.Timestamp
-	23, // 35: sluice.v1.ConsumerGroupStatus.lag:type_name -> sluice.v1.GroupLag
-	24, // 36: sluice.v1.ConsumerGroupStatus.blocked_chats:type_name -> sluice.v1.BlockedChat
-	25, // 37: sluice.v1.ConsumerGroupStatus.members:type_name -> sluice.v1.GroupMember
-	30, // 38: sluice.v1.GroupLag.age:type_name -> google.protobuf.Duration
-	5,  // 39: sluice.v1.BlockedChat.state:type_name -> sluice.v1.ChatState
-	12, // 40: sluice.v1.BlockedChat.last_failure:type_name -> sluice.v1.Failure
-	29, // 41: sluice.v1.BlockedChat.since:type_name -> google.protobuf.Timestamp
-	29, // 42: sluice.v1.BlockedChat.next_attempt_time:type_name -> google.protobuf.Timestamp
-	26, // 43: sluice.v1.GroupMember.credits:type_name -> sluice.v1.Credits
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	28, // 0: sluice.v1.ConsumerGroup.filter:type_name -> sluice.v1.EventFilter
+	29, // 1: sluice.v1.ConsumerGroup.start:type_name -> sluice.v1.Position
+	1,  // 2: sluice.v1.ConsumerGroup.order:type_name -> sluice.v1.Order
+	8,  // 3: sluice.v1.ConsumerGroup.lease:type_name -> sluice.v1.LeasePolicy
+	9,  // 4: sluice.v1.ConsumerGroup.retry:type_name -> sluice.v1.RetryPolicy
+	10, // 5: sluice.v1.ConsumerGroup.turn:type_name -> sluice.v1.TurnPolicy
+	11, // 6: sluice.v1.ConsumerGroup.limits:type_name -> sluice.v1.GroupLimits
+	30, // 7: sluice.v1.ConsumerGroup.create_time:type_name -> google.protobuf.Timestamp
+	30, // 8: sluice.v1.ConsumerGroup.update_time:type_name -> google.protobuf.Timestamp
+	0,  // 9: sluice.v1.ConsumerGroup.pause_reason:type_name -> sluice.v1.PauseReason
+	31, // 10: sluice.v1.LeasePolicy.duration:type_name -> google.protobuf.Duration
+	31, // 11: sluice.v1.LeasePolicy.max_total:type_name -> google.protobuf.Duration
+	31, // 12: sluice.v1.LeasePolicy.reconnect_grace:type_name -> google.protobuf.Duration
+	31, // 13: sluice.v1.RetryPolicy.backoff:type_name -> google.protobuf.Duration
+	2,  // 14: sluice.v1.RetryPolicy.on_exhausted:type_name -> sluice.v1.OnExhausted
+	31, // 15: sluice.v1.TurnPolicy.quiet:type_name -> google.protobuf.Duration
+	31, // 16: sluice.v1.TurnPolicy.max_wait:type_name -> google.protobuf.Duration
+	32, // 17: sluice.v1.Delivery.events:type_name -> sluice.v1.Event
+	30, // 18: sluice.v1.Delivery.lease_until:type_name -> google.protobuf.Timestamp
+	13, // 19: sluice.v1.Delivery.last_failure:type_name -> sluice.v1.Failure
+	3,  // 20: sluice.v1.Delivery.origin:type_name -> sluice.v1.Origin
+	4,  // 21: sluice.v1.Failure.cause:type_name -> sluice.v1.FailureCause
+	30, // 22: sluice.v1.Failure.failure_time:type_name -> google.protobuf.Timestamp
+	15, // 23: sluice.v1.Settlement.ack:type_name -> sluice.v1.Ack
+	16, // 24: sluice.v1.Settlement.nack:type_name -> sluice.v1.Nack
+	17, // 25: sluice.v1.Settlement.release:type_name -> sluice.v1.Release
+	18, // 26: sluice.v1.Settlement.park:type_name -> sluice.v1.Park
+	19, // 27: sluice.v1.Settlement.extend:type_name -> sluice.v1.Extend
+	31, // 28: sluice.v1.Nack.delay:type_name -> google.protobuf.Duration
+	31, // 29: sluice.v1.Extend.by:type_name -> google.protobuf.Duration
+	5,  // 30: sluice.v1.SettlementResult.outcome:type_name -> sluice.v1.Outcome
+	30, // 31: sluice.v1.SettlementResult.lease_until:type_name -> google.protobuf.Timestamp
+	32, // 32: sluice.v1.DeadLetter.event:type_name -> sluice.v1.Event
+	13, // 33: sluice.v1.DeadLetter.last_failure:type_name -> sluice.v1.Failure
+	6,  // 34: sluice.v1.DeadLetter.chat_state:type_name -> sluice.v1.ChatState
+	30, // 35: sluice.v1.DeadLetter.dead_time:type_name -> google.protobuf.Timestamp
+	24, // 36: sluice.v1.ConsumerGroupStatus.lag:type_name -> sluice.v1.GroupLag
+	25, // 37: sluice.v1.ConsumerGroupStatus.blocked_chats:type_name -> sluice.v1.BlockedChat
+	26, // 38: sluice.v1.ConsumerGroupStatus.members:type_name -> sluice.v1.GroupMember
+	0,  // 39: sluice.v1.ConsumerGroupStatus.pause_reason:type_name -> sluice.v1.PauseReason
+	31, // 40: sluice.v1.GroupLag.age:type_name -> google.protobuf.Duration
+	6,  // 41: sluice.v1.BlockedChat.state:type_name -> sluice.v1.ChatState
+	13, // 42: sluice.v1.BlockedChat.last_failure:type_name -> sluice.v1.Failure
+	30, // 43: sluice.v1.BlockedChat.since:type_name -> google.protobuf.Timestamp
+	30, // 44: sluice.v1.BlockedChat.next_attempt_time:type_name -> google.protobuf.Timestamp
+	27, // 45: sluice.v1.GroupMember.credits:type_name -> sluice.v1.Credits
+	46, // [46:46] is the sub-list for method output_type
+	46, // [46:46] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_sluice_v1_consumer_group_proto_init() }
@@ -2376,7 +2458,7 @@ func file_sluice_v1_consumer_group_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sluice_v1_consumer_group_proto_rawDesc), len(file_sluice_v1_consumer_group_proto_rawDesc)),
-			NumEnums:      6,
+			NumEnums:      7,
 			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -58,7 +58,9 @@ type ConsumerGroupServiceClient interface {
 	// UpdateConsumerGroup changes a group while it runs.
 	//
 	// Errors: INVALID_ARGUMENT (INVALID_REQUEST, INVALID_FILTER), also for a mask
-	// that names a field that cannot be changed.
+	// that names a field that cannot be changed; RESOURCE_EXHAUSTED
+	// (EXPRESSION_TOO_EXPENSIVE) when the expression of a new filter is too
+	// expensive for what waits: the filter is stored, and the group is paused.
 	UpdateConsumerGroup(ctx context.Context, in *UpdateConsumerGroupRequest, opts ...grpc.CallOption) (*UpdateConsumerGroupResponse, error)
 	// DeleteConsumerGroup deletes a group and all it remembers, dead letters
 	// included. The events stay in the log.
@@ -70,7 +72,8 @@ type ConsumerGroupServiceClient interface {
 	//
 	// Errors: INVALID_ARGUMENT (INVALID_REQUEST, INVALID_CURSOR); OUT_OF_RANGE
 	// (CURSOR_TOO_OLD); FAILED_PRECONDITION (CURSOR_OF_ANOTHER_LOG,
-	// CURSOR_AHEAD_OF_LOG, SEEK_NOT_BY_CHAT).
+	// CURSOR_AHEAD_OF_LOG, SEEK_NOT_BY_CHAT); RESOURCE_EXHAUSTED
+	// (EXPRESSION_TOO_EXPENSIVE).
 	SeekConsumerGroup(ctx context.Context, in *SeekConsumerGroupRequest, opts ...grpc.CallOption) (*SeekConsumerGroupResponse, error)
 	// GetConsumerGroupStatus returns how a group stands now.
 	GetConsumerGroupStatus(ctx context.Context, in *GetConsumerGroupStatusRequest, opts ...grpc.CallOption) (*GetConsumerGroupStatusResponse, error)
@@ -229,7 +232,9 @@ type ConsumerGroupServiceServer interface {
 	// UpdateConsumerGroup changes a group while it runs.
 	//
 	// Errors: INVALID_ARGUMENT (INVALID_REQUEST, INVALID_FILTER), also for a mask
-	// that names a field that cannot be changed.
+	// that names a field that cannot be changed; RESOURCE_EXHAUSTED
+	// (EXPRESSION_TOO_EXPENSIVE) when the expression of a new filter is too
+	// expensive for what waits: the filter is stored, and the group is paused.
 	UpdateConsumerGroup(context.Context, *UpdateConsumerGroupRequest) (*UpdateConsumerGroupResponse, error)
 	// DeleteConsumerGroup deletes a group and all it remembers, dead letters
 	// included. The events stay in the log.
@@ -241,7 +246,8 @@ type ConsumerGroupServiceServer interface {
 	//
 	// Errors: INVALID_ARGUMENT (INVALID_REQUEST, INVALID_CURSOR); OUT_OF_RANGE
 	// (CURSOR_TOO_OLD); FAILED_PRECONDITION (CURSOR_OF_ANOTHER_LOG,
-	// CURSOR_AHEAD_OF_LOG, SEEK_NOT_BY_CHAT).
+	// CURSOR_AHEAD_OF_LOG, SEEK_NOT_BY_CHAT); RESOURCE_EXHAUSTED
+	// (EXPRESSION_TOO_EXPENSIVE).
 	SeekConsumerGroup(context.Context, *SeekConsumerGroupRequest) (*SeekConsumerGroupResponse, error)
 	// GetConsumerGroupStatus returns how a group stands now.
 	GetConsumerGroupStatus(context.Context, *GetConsumerGroupStatusRequest) (*GetConsumerGroupStatusResponse, error)

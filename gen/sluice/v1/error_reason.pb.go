@@ -172,6 +172,12 @@ const (
 	//
 	//	"metadata": {"log": "EVENTS", "first_sequence": "7", "last_sequence": "19"}}
 	ErrorReason_ERROR_REASON_EVENT_DAMAGED ErrorReason = 31
+	// ERROR_REASON_EXPRESSION_TOO_EXPENSIVE: evaluating filter.expression takes
+	// more time than a call or a consumer group may spend. Narrow the filter by its
+	// other fields, which are looked at first, or make the expression simpler.
+	// RESOURCE_EXHAUSTED; with RetryInfo when it was because of others'
+	// expressions. Example: {"reason": "EXPRESSION_TOO_EXPENSIVE", "domain": "sluice"}
+	ErrorReason_ERROR_REASON_EXPRESSION_TOO_EXPENSIVE ErrorReason = 32
 	// ERROR_REASON_TOO_MANY_STREAMS: the server has as many subscriptions as it
 	// takes, over gRPC and HTTP together. RESOURCE_EXHAUSTED, with RetryInfo.
 	// Example:
@@ -211,6 +217,7 @@ var (
 		29: "ERROR_REASON_GROUPS_NEED_EMBEDDED_LOG",
 		30: "ERROR_REASON_GROUP_HAS_NO_LEADER",
 		31: "ERROR_REASON_EVENT_DAMAGED",
+		32: "ERROR_REASON_EXPRESSION_TOO_EXPENSIVE",
 		33: "ERROR_REASON_TOO_MANY_STREAMS",
 	}
 	ErrorReason_value = map[string]int32{
@@ -241,6 +248,7 @@ var (
 		"ERROR_REASON_GROUPS_NEED_EMBEDDED_LOG":   29,
 		"ERROR_REASON_GROUP_HAS_NO_LEADER":        30,
 		"ERROR_REASON_EVENT_DAMAGED":              31,
+		"ERROR_REASON_EXPRESSION_TOO_EXPENSIVE":   32,
 		"ERROR_REASON_TOO_MANY_STREAMS":           33,
 	}
 )
@@ -276,7 +284,7 @@ var File_sluice_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_sluice_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"\x1csluice/v1/error_reason.proto\x12\tsluice.v1*\xe3\a\n" +
+	"\x1csluice/v1/error_reason.proto\x12\tsluice.v1*\x8e\b\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12&\n" +
 	"\"ERROR_REASON_CALLBACK_NOT_ACCEPTED\x10\x01\x12#\n" +
@@ -305,7 +313,8 @@ const file_sluice_v1_error_reason_proto_rawDesc = "" +
 	"\x1dERROR_REASON_SEEK_NOT_BY_CHAT\x10\x1c\x12-\n" +
 	"%ERROR_REASON_GROUPS_NEED_EMBEDDED_LOG\x10\x1d\x1a\x02\b\x01\x12$\n" +
 	" ERROR_REASON_GROUP_HAS_NO_LEADER\x10\x1e\x12\x1e\n" +
-	"\x1aERROR_REASON_EVENT_DAMAGED\x10\x1f\x12!\n" +
+	"\x1aERROR_REASON_EVENT_DAMAGED\x10\x1f\x12)\n" +
+	"%ERROR_REASON_EXPRESSION_TOO_EXPENSIVE\x10 \x12!\n" +
 	"\x1dERROR_REASON_TOO_MANY_STREAMS\x10!B\x9b\x01\n" +
 	"\rcom.sluice.v1B\x10ErrorReasonProtoP\x01Z3github.com/sluicegate/sluice/gen/sluice/v1;sluicev1\xa2\x02\x03SXX\xaa\x02\tSluice.V1\xca\x02\tSluice\\V1\xe2\x02\x15Sluice\\V1\\GPBMetadata\xea\x02\n" +
 	"Sluice::V1b\x06proto3"

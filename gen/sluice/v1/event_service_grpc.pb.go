@@ -50,7 +50,9 @@ type EventServiceClient interface {
 	Subscribe(ctx context.Context, in *SubscribeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SubscribeResponse], error)
 	// ListEvents returns a page of what the log holds now.
 	//
-	// Errors: as Subscribe, and INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+	// Errors: as Subscribe, and INVALID_ARGUMENT (INVALID_PAGE_TOKEN);
+	// RESOURCE_EXHAUSTED (EXPRESSION_TOO_EXPENSIVE) with RetryInfo when so many
+	// expressions are evaluated that there was no time for the request's.
 	ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error)
 	// GetEvent returns one event.
 	//
@@ -164,7 +166,9 @@ type EventServiceServer interface {
 	Subscribe(*SubscribeRequest, grpc.ServerStreamingServer[SubscribeResponse]) error
 	// ListEvents returns a page of what the log holds now.
 	//
-	// Errors: as Subscribe, and INVALID_ARGUMENT (INVALID_PAGE_TOKEN).
+	// Errors: as Subscribe, and INVALID_ARGUMENT (INVALID_PAGE_TOKEN);
+	// RESOURCE_EXHAUSTED (EXPRESSION_TOO_EXPENSIVE) with RetryInfo when so many
+	// expressions are evaluated that there was no time for the request's.
 	ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error)
 	// GetEvent returns one event.
 	//

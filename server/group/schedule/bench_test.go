@@ -208,3 +208,25 @@ func BenchmarkReplay(b *testing.B) {
 	}
 	b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "events/s")
 }
+
+// BenchmarkStatus asks how a group stands in which events wait, and one has been
+// settled since the last time; and says that retention has removed nothing of them.
+func BenchmarkStatus(b *testing.B) {
+	for _, chats := range []int{100, 10_000, 1_000_000} {
+		b.Run(fmt.Sprintf("chats=%d", chats), func(b *testing.B) {
+			s := schedule.New(plain(), 0, 1)
+			s.Start(epoch)
+			s.Grant("ann", schedule.Credits{Events: 1, Bytes: 1})
+			last := feed(s, 0, chats, chats)
+			b.ReportAllocs()
+			for b.Loop() {
+				last = feed(s, last, 1, chats)
+				for _, d := range s.Flush().Deliveries {
+					s.Settle(d.Lease, schedule.Verdict{Kind: schedule.Ack})
+				}
+				s.Status()
+				s.Truncate(s.Status().OldestSequence)
+			}
+		})
+	}
+}

@@ -14,6 +14,7 @@ type chat struct {
 	ref        ref   // in Scheduler.chats
 	next, prev ref   // in its queue
 	timer      int32 // in Scheduler.chatTimers
+	retry      int32 // in Scheduler.retries
 	out        uint16
 	in         whichQueue
 	flags      uint8
@@ -35,7 +36,28 @@ type trouble struct {
 	refusals []refusal // by member; those that are over go when it is handed out
 	shun     *shun     // the one whose queue it is in, when that is inShunned
 	state    State     // why it does not go on; Running for refusals alone
+	stoppers int       // how many of its events are marked as what stopped it
 	since    int64
+}
+
+// A retry is a chat in Scheduler.retries.
+type retry chat
+
+func (r *retry) slot() *int32 { return &r.retry }
+func (r *retry) rank() uint64 { return r.key }
+
+// setTrouble sets why c does not simply go on; nil is no reason.
+func (s *Scheduler) setTrouble(c *chat, t *trouble) {
+	s.retries.remove((*retry)(c))
+	delete(s.stopped, c)
+	c.trouble = t
+	switch {
+	case t == nil, t.state == Running:
+	case t.state == Retrying:
+		s.retries.set((*retry)(c), t.until)
+	default:
+		s.stopped[c] = struct{}{}
+	}
 }
 
 // State is why a chat does not go on.
@@ -152,6 +174,7 @@ func (s *Scheduler) place(c *chat) {
 	if c.waiting.head == 0 && c.leases == nil {
 		s.dequeue(c)
 		s.chatTimers.remove(c)
+		s.setTrouble(c, nil)
 		s.chats.remove(c)
 		return
 	}

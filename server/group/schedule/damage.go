@@ -47,7 +47,8 @@ func (s *Scheduler) damage(first, last uint64) int {
 			continue
 		}
 		i := s.events.alloc()
-		*s.events.at(i) = event{sequence: sequence, received: s.now, sent: s.now, flags: unread}
+		*s.events.at(i) = event{sequence: sequence, received: s.now, sent: s.now, flags: unread | aside}
+		s.lowest = min(s.lowest, sequence)
 		s.letters[sequence] = &letter{event: i, failure: f, at: s.now}
 		n++
 	}
@@ -137,7 +138,7 @@ func (s *Scheduler) postpone(l *lease) {
 		if c.trouble != nil {
 			until = max(until, c.trouble.until)
 		}
-		c.trouble = &trouble{state: Retrying, until: until, since: s.now, refusals: c.refusals(s.now)}
+		s.setTrouble(c, &trouble{state: Retrying, until: until, since: s.now, refusals: c.refusals(s.now)})
 	}
 	s.place(c)
 }
@@ -222,6 +223,8 @@ func (s *Scheduler) adopt(sequences []uint64, key uint64) {
 		if s.cfg.Order == ByChat {
 			e.chat = key
 		}
-		s.events.insert(&s.chat(key).waiting, i)
+		c := s.chat(key)
+		s.events.insert(&c.waiting, i)
+		s.waits(c, i)
 	}
 }

@@ -2,6 +2,7 @@ package schedule
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 )
@@ -29,7 +30,9 @@ type Count struct {
 // bury makes an event, which is in no list, a dead letter.
 func (s *Scheduler) bury(i uint32) {
 	e := s.events.at(i)
-	e.flags, e.next = e.flags&(failed|revision), 0
+	s.events.putAside(i)
+	s.lowest = min(s.lowest, e.sequence)
+	e.flags, e.next = e.flags&(failed|revision|aside), 0
 	s.letters[e.sequence] = &letter{event: i, failure: s.takeFailure(e), at: s.now}
 }
 
@@ -49,31 +52,29 @@ func (s *Scheduler) roomForLetters(n int) bool {
 }
 
 func (s *Scheduler) roomToStop(c *chat) bool {
-	return c.stoppedState() == Running && s.stopped < s.cfg.Limits.MaxBlockedChats
+	return c.stoppedState() == Running && len(s.stopped) < s.cfg.Limits.MaxBlockedChats
 }
 
 // stop ends a lease, and its chat stops at it.
 func (s *Scheduler) stop(l *lease, how ending) {
+	n := int(l.events.count)
 	for e := range s.events.in(l.events) {
 		e.flags |= stopper
 	}
 	s.giveBack(l, how)
-	t := &trouble{state: Blocked, since: s.now}
+	t := &trouble{state: Blocked, since: s.now, stoppers: n}
 	if s.cfg.Retry.OnExhausted == DivertChat {
 		t.state = Diverted
+		for i := range s.events.indices(l.chat.waiting) {
+			s.events.putAside(i)
+		}
 	}
-	l.chat.trouble = t
-	s.stopped++
+	s.setTrouble(l.chat, t)
 }
 
 // stoppedChats returns the chats that are stopped, by place.
 func (s *Scheduler) stoppedChats() []*chat {
-	var all []*chat
-	for _, c := range s.chats.chats {
-		if c != nil && c.stoppedState() != Running {
-			all = append(all, c)
-		}
-	}
+	all := slices.Collect(maps.Keys(s.stopped))
 	place := func(c *chat) uint64 { return s.events.place(s.events.at(c.waiting.head)) }
 	slices.SortFunc(all, func(a, b *chat) int { return cmp.Compare(place(a), place(b)) })
 	return all
@@ -81,9 +82,15 @@ func (s *Scheduler) stoppedChats() []*chat {
 
 // goOn ends that c is stopped, if it is, and leaves its events as they are.
 func (s *Scheduler) goOn(c *chat) {
-	if c.stoppedState() != Running {
-		c.trouble = nil
-		s.stopped--
+	state := c.stoppedState()
+	if state == Running {
+		return
+	}
+	s.setTrouble(c, nil)
+	if state == Diverted {
+		for i := range s.events.indices(c.waiting) {
+			s.events.enter(i)
+		}
 	}
 }
 
@@ -205,7 +212,9 @@ func (s *Scheduler) redrive(sel Selection, perSecond int, dryRun bool) Count {
 		if !dryRun {
 			delete(s.letters, sequence)
 			e.flags = e.flags&revision | redriven
-			s.events.insert(&s.chat(s.keyOf(e)).waiting, i)
+			c := s.chat(s.keyOf(e))
+			s.events.insert(&c.waiting, i)
+			s.waits(c, i)
 		}
 	}
 	if !dryRun {
@@ -264,14 +273,18 @@ func (s *Scheduler) discard(sel Selection, dryRun bool) Count {
 }
 
 // sift settles the waiting events of c that drop selects. When nothing is left
-// of what stopped c, it goes on.
-func (s *Scheduler) sift(c *chat, drop func(*event) bool) {
+// of what stopped c, it goes on. It returns the place of the first that is left; 0
+// when none is.
+func (s *Scheduler) sift(c *chat, drop func(*event) bool) (first uint64) {
 	var kept list
 	stays := false
 	for c.waiting.head != 0 {
 		i := s.events.pop(&c.waiting)
 		e := s.events.at(i)
 		if drop(e) {
+			if e.flags&stopper != 0 && c.trouble != nil {
+				c.trouble.stoppers--
+			}
 			s.settle(i)
 			continue
 		}
@@ -283,7 +296,11 @@ func (s *Scheduler) sift(c *chat, drop func(*event) bool) {
 	if !stays {
 		s.goOn(c)
 	}
+	if c.waiting.head != 0 {
+		first = s.events.place(s.events.at(c.waiting.head))
+	}
 	s.place(c)
+	return first
 }
 
 // A tally counts events and their chats.
@@ -314,20 +331,26 @@ type DeadLetter struct {
 
 // DeadLetters returns the first n dead letters after a sequence, in order: the
 // events of diverted chats and those at which chats are blocked, too. chats, as
-// ChatID returns them, selects; empty selects all.
+// ChatID returns them, selects; empty selects all. It looks at each dead letter, and
+// keeps no more than 2n at a time.
 func (s *Scheduler) DeadLetters(after uint64, n int, chats []uint64) []DeadLetter {
 	sel := Selection{Chats: chats, All: len(chats) == 0}
 	m := sel.matcher()
 	var all []DeadLetter
+	add := func(d DeadLetter) {
+		if all = append(all, d); len(all)/2 >= n {
+			all = firstLetters(all, n)
+		}
+	}
 	for _, l := range s.letters {
 		if e := s.events.at(l.event); e.sequence > after && m.matches(e) {
-			all = append(all, DeadLetter{Sequence: e.sequence, Failure: l.failure, Time: time.Unix(0, l.at)})
+			add(DeadLetter{Sequence: e.sequence, Failure: l.failure, Time: time.Unix(0, l.at)})
 		}
 	}
 	for _, c := range s.stoppedChats() {
 		for e := range s.events.in(c.waiting) {
 			if c.isLetter(e) && e.sequence > after && m.matches(e) {
-				all = append(all, DeadLetter{
+				add(DeadLetter{
 					Sequence: e.sequence,
 					Failure:  s.failures[e.sequence],
 					State:    c.stoppedState(),
@@ -336,6 +359,11 @@ func (s *Scheduler) DeadLetters(after uint64, n int, chats []uint64) []DeadLette
 			}
 		}
 	}
+	return firstLetters(all, n)
+}
+
+// firstLetters returns the first n of all, in order.
+func firstLetters(all []DeadLetter, n int) []DeadLetter {
 	slices.SortFunc(all, func(a, b DeadLetter) int { return cmp.Compare(a.Sequence, b.Sequence) })
 	return all[:min(n, len(all))]
 }

@@ -3,6 +3,7 @@ package schedule
 import (
 	"cmp"
 	"iter"
+	"math"
 	"slices"
 )
 
@@ -33,6 +34,7 @@ const (
 	redriven                   // it comes because of a redrive
 	revision                   // arena.revisions has what it revises
 	unread                     // a dead letter that could never be read: its chat is not known
+	aside                      // a dead letter, or one that waits in a diverted chat: Scheduler.oldest passes it over
 
 	stored = closed | failed | stopper | seeked | redriven | unread // in snapshots
 )
@@ -54,6 +56,7 @@ type list struct {
 // is empty.
 type arena struct {
 	chunks    []*[chunk]event
+	firsts    []first            // of each chunk
 	used      uint32             // indices that were handed out at least once
 	spare     uint32             // a list of those that were given back
 	live      int                // events held
@@ -61,6 +64,12 @@ type arena struct {
 }
 
 const chunk = 1 << 8
+
+// A first is the least place of a chunk's events that are not aside.
+type first struct {
+	place uint64 // no event has a lesser one; MaxUint64 when there is none
+	stale bool   // the event that had it may be gone
+}
 
 func (a *arena) at(i uint32) *event { return &a.chunks[i/chunk][i%chunk] }
 
@@ -74,6 +83,7 @@ func (a *arena) alloc() uint32 {
 	a.used++
 	if int(a.used/chunk) == len(a.chunks) {
 		a.chunks = append(a.chunks, new([chunk]event))
+		a.firsts = append(a.firsts, first{place: math.MaxUint64})
 	}
 	return a.used
 }
@@ -81,14 +91,67 @@ func (a *arena) alloc() uint32 {
 // release gives an event back that is in no list. When none is left, so is the
 // memory of all but a few.
 func (a *arena) release(i uint32) {
+	a.putAside(i)
 	a.revise(a.at(i), revised{})
 	a.live--
 	if a.live == 0 && len(a.chunks) > 1 {
 		*a = arena{}
 		return
 	}
-	a.at(i).next = a.spare
+	*a.at(i) = event{next: a.spare}
 	a.spare = i
+}
+
+// enter notes that event i, whose place is set, is there and not aside.
+func (a *arena) enter(i uint32) {
+	e := a.at(i)
+	e.flags &^= aside
+	f := &a.firsts[i/chunk]
+	f.place = min(f.place, a.place(e))
+}
+
+// putAside notes that event i is gone, or to be passed over.
+func (a *arena) putAside(i uint32) {
+	e := a.at(i)
+	if f := &a.firsts[i/chunk]; e.flags&aside == 0 && a.place(e) == f.place {
+		f.stale = true
+	}
+	e.flags |= aside
+}
+
+// oldest returns the event of the least place that is not aside; nil when there is
+// none. It looks into the chunks whose first has gone since, and into one more.
+func (a *arena) oldest() *event {
+	least := first{place: math.MaxUint64}
+	in := -1
+	for n := range a.firsts {
+		f := &a.firsts[n]
+		if f.stale && f.place < least.place {
+			f.place, f.stale = math.MaxUint64, false
+			if e := a.firstIn(n); e != nil {
+				f.place = a.place(e)
+			}
+		}
+		if f.place < least.place {
+			least, in = *f, n
+		}
+	}
+	if in < 0 {
+		return nil
+	}
+	return a.firstIn(in)
+}
+
+// firstIn returns the event of the least place of a chunk that is not aside; nil when
+// there is none.
+func (a *arena) firstIn(n int) (first *event) {
+	for i := range a.chunks[n] {
+		e := &a.chunks[n][i]
+		if e.sequence != 0 && e.flags&aside == 0 && (first == nil || a.place(e) < a.place(first)) {
+			first = e
+		}
+	}
+	return first
 }
 
 // revise sets what e revises; the zero is nothing.
@@ -130,6 +193,19 @@ func (a *arena) in(l list) iter.Seq[*event] {
 				return
 			}
 			i = e.next
+		}
+	}
+}
+
+// indices yields the indices of the events of a list, which does not change
+// meanwhile.
+func (a *arena) indices(l list) iter.Seq[uint32] {
+	return func(yield func(uint32) bool) {
+		for i, n := l.head, l.count; n > 0; n-- {
+			if !yield(i) {
+				return
+			}
+			i = a.at(i).next
 		}
 	}
 }

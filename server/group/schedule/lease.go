@@ -145,9 +145,9 @@ func (s *Scheduler) hand(c *chat, m *member, n int, streaming bool) {
 	}
 	s.reopen(c)
 	if refusals := c.refusals(s.now); refusals == nil {
-		c.trouble = nil
+		s.setTrouble(c, nil)
 	} else {
-		c.trouble = &trouble{refusals: refusals}
+		s.setTrouble(c, &trouble{refusals: refusals})
 	}
 	s.grant(l)
 }
@@ -258,6 +258,7 @@ func (s *Scheduler) putBack(l *lease) {
 			c.flags |= reopened
 		}
 		s.events.insert(&c.waiting, i)
+		s.waits(c, i)
 	}
 }
 
@@ -345,7 +346,7 @@ func (s *Scheduler) fail(l *lease, cause Cause, reason string, delay int64) {
 		if c.trouble != nil {
 			until = max(until, c.trouble.until) // of a later event that failed before
 		}
-		c.trouble = &trouble{state: Retrying, until: until, since: s.now, refusals: c.refusals(s.now)}
+		s.setTrouble(c, &trouble{state: Retrying, until: until, since: s.now, refusals: c.refusals(s.now)})
 	}
 	s.place(c)
 }

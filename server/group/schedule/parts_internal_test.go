@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -197,5 +198,60 @@ func TestIdleCostsNothing(t *testing.T) {
 	if s.chats.len != 0 || len(s.leases) != 0 || len(s.failures) != 0 || s.events.live != 0 || s.outstanding != 0 || s.queued != 0 ||
 		len(s.chatTimers.items)+len(s.leaseTimers.items) != 0 || s.chats.slots != nil || len(s.events.chunks) > 1 {
 		t.Errorf("something is left: %d chats, %d leases, %d failures, %d events", s.chats.len, len(s.leases), len(s.failures), s.events.live)
+	}
+}
+
+// TestLookingAtAGroupCostsNothingForChatsThatWait asks how a group of many chats
+// stands, and says that retention has passed: no chat that simply waits is looked
+// at for that.
+func TestLookingAtAGroupCostsNothingForChatsThatWait(t *testing.T) {
+	const chats = 10_000
+	now := time.Unix(1_700_000_000, 0)
+	s := New(Config{
+		Lease:  Lease{Duration: time.Hour, MaxTotal: time.Hour},
+		Retry:  Retry{Backoff: []time.Duration{time.Hour}, MaxAttempts: 1, OnExhausted: BlockChat},
+		Limits: Limits{MaxOutstanding: 10, MaxPerChat: 1, MaxBlockedChats: 2, MaxDeadLetters: 10},
+	}, 0, 1)
+	s.Start(now)
+	s.Grant("ann", Credits{Events: 4, Bytes: 1 << 20})
+	for n := uint64(1); n <= chats; n++ {
+		s.Append(Event{Sequence: n, Chat: n, Received: now})
+	}
+	for _, d := range s.Flush().Deliveries { // of which two block their chats, and two are tried again
+		s.Settle(d.Lease, Verdict{Kind: Nack})
+	}
+	s.Grant("ann", Credits{})
+	s.Flush()
+
+	looks := 0
+	key := s.chats.key
+	s.chats.key = func(r ref) uint64 { looks++; return key(r) }
+	want := Status{Waiting: chats - 2, DeadLetters: 2, Troubled: 4, Stopped: 2, OldestSequence: 1, OldestTime: now}
+	for range 3 {
+		if got := s.Status(); got != want {
+			t.Fatalf("Status() = %+v, want %+v", got, want)
+		}
+		if got := s.TroubledChats(10); len(got) != 4 {
+			t.Errorf("TroubledChats() = %+v, want four", got)
+		}
+		if got := s.DeadLetters(0, 10, nil); len(got) != 2 {
+			t.Errorf("DeadLetters() = %+v, want two", got)
+		}
+		s.Truncate(1)
+	}
+	if looks > 0 {
+		t.Errorf("chats that wait were looked at %d times, want none", looks)
+	}
+	if got := testing.AllocsPerRun(10, func() { s.Status() }); got > 0 {
+		t.Errorf("Status() allocates %v times", got)
+	}
+	s.Truncate(5) // which has something to drop
+	if got := s.Status(); got.Waiting != chats-4 || got.Troubled != 0 || got.OldestSequence != 5 {
+		t.Errorf("Status() after retention = %+v", got)
+	}
+	looks = 0
+	s.Truncate(5) // again
+	if looks > 0 {
+		t.Errorf("chats were looked at %d times although nothing is before it", looks)
 	}
 }

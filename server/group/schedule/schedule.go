@@ -71,8 +71,10 @@ type Scheduler struct {
 	endings     endings
 
 	// These follow from the ones above.
-	outstanding int // events that are out
-	stopped     int // chats that are blocked or diverted
+	outstanding int                // events that are out
+	stopped     map[*chat]struct{} // those that are blocked or diverted
+	retries     timers[*retry]     // chats that wait for a retry, by when; some for which it is time, too
+	lowest      uint64             // no dead letter, and nothing that waits, is before it
 
 	// These do not survive.
 	live      bool // Start was called
@@ -106,6 +108,8 @@ func New(cfg Config, position, first uint64) *Scheduler {
 		failures:  map[uint64]*Failure{},
 		letters:   map[uint64]*letter{},
 		members:   map[string]*member{},
+		stopped:   map[*chat]struct{}{},
+		lowest:    math.MaxUint64,
 		endings:   endings{how: map[uint64]ending{}, floor: first},
 	}
 	s.chats.key = func(r ref) uint64 { return s.keyOf(s.events.at(r)) }
@@ -168,7 +172,9 @@ func (s *Scheduler) Append(e Event) {
 		if e.Sequence <= s.seekEnd {
 			flags = seeked
 		}
-		s.events.push(&c.waiting, s.add(e, flags))
+		i := s.add(e, flags)
+		s.events.push(&c.waiting, i)
+		s.waits(c, i)
 	}
 	s.place(c)
 }
@@ -187,6 +193,16 @@ func (s *Scheduler) add(e Event, flags uint8) uint32 {
 	}
 	s.events.revise(stored, revised{first: e.first()})
 	return i
+}
+
+// waits notes that event i has come to wait in c.
+func (s *Scheduler) waits(c *chat, i uint32) {
+	s.lowest = min(s.lowest, s.events.at(i).sequence)
+	if c.stoppedState() == Diverted {
+		s.events.putAside(i)
+	} else {
+		s.events.enter(i)
+	}
 }
 
 // revise lets e take the place of the event that it revises when that still
@@ -268,6 +284,7 @@ func (s *Scheduler) rewind(t int64) {
 		m.heard -= d
 		m.graceUntil -= d
 	}
+	s.retries.shift(d)
 	s.leaseTimers.shift(d)
 	s.memberTimers.shift(d)
 	s.rate.full -= d

@@ -1,6 +1,9 @@
 package schedule
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // Seek moves the group: the next event it reads is next. What waits or is out
 // is dropped, and so are dead letters from there on; earlier ones stay. No chat
@@ -57,7 +60,9 @@ func (s *Scheduler) seekChats(chats []uint64, next uint64, events []Event) {
 			s.dropUnread([]uint64{e.Sequence}) // it can be read again
 			c := s.chat(e.Chat)
 			if !s.revise(c, e) {
-				s.events.push(&c.waiting, s.add(e, seeked))
+				i := s.add(e, seeked)
+				s.events.push(&c.waiting, i)
+				s.waits(c, i)
 			}
 		}
 	}
@@ -145,21 +150,52 @@ func (s *Scheduler) dropWaiting(sequences []uint64) {
 // Truncate says that the log holds nothing before first any more. What waits
 // there is settled, and so are dead letters.
 func (s *Scheduler) Truncate(first uint64) {
+	if first <= s.position+1 && !s.holdsBefore(first) {
+		return
+	}
 	s.begin(opTruncate)
 	s.journal.uvarint(first)
 	s.truncate(first)
 }
 
+// holdsBefore returns whether a dead letter or something that waits may be before
+// first. It does not look at the chats, but at those that are stopped.
+func (s *Scheduler) holdsBefore(first uint64) bool {
+	if first <= s.lowest {
+		return false
+	}
+	if e := s.events.oldest(); e != nil && s.events.place(e) < first {
+		return true
+	}
+	for c := range s.stopped {
+		if s.events.place(s.events.at(c.waiting.head)) < first {
+			return true
+		}
+	}
+	for n := range s.letters {
+		if n < first {
+			return true
+		}
+	}
+	s.lowest = first
+	return false
+}
+
 func (s *Scheduler) truncate(first uint64) {
 	s.position = max(s.position, max(first, 1)-1)
+	s.lowest = math.MaxUint64
 	for n, l := range s.letters {
 		if n < first {
 			delete(s.letters, n)
 			s.settle(l.event)
+		} else {
+			s.lowest = min(s.lowest, n)
 		}
 	}
 	for c := range s.chatsInOrder() {
-		s.sift(c, func(e *event) bool { return e.sequence < first })
+		if n := s.sift(c, func(e *event) bool { return e.sequence < first }); n > 0 {
+			s.lowest = min(s.lowest, n)
+		}
 	}
 }
 

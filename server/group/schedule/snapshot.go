@@ -155,6 +155,8 @@ func Restore(snapshot []byte) (*Scheduler, error) {
 	}
 	for range r.count(6) {
 		i := r.event(0)
+		s.events.at(i).flags |= aside
+		s.lowest = min(s.lowest, s.events.at(i).sequence)
 		l := &letter{event: i, at: r.varint(), failure: r.failure()}
 		n := s.events.at(i).sequence
 		r.check(s.letters[n] == nil)
@@ -189,15 +191,19 @@ func (r *reader) chat() {
 	c := s.chat(key)
 	c.flags = r.byte()
 	if r.bool() {
-		c.trouble = &trouble{until: r.varint(), state: State(r.byte()), since: r.varint()}
+		t := &trouble{until: r.varint(), state: State(r.byte()), since: r.varint()}
 		for range r.count(2) {
-			c.trouble.refusals = append(c.trouble.refusals, refusal{member: r.string(), until: r.varint()})
+			t.refusals = append(t.refusals, refusal{member: r.string(), until: r.varint()})
 		}
-	}
-	if c.stoppedState() != Running {
-		s.stopped++
+		s.setTrouble(c, t)
 	}
 	r.list(&c.waiting, c.key)
+	for i := range s.events.indices(c.waiting) {
+		s.waits(c, i)
+		if c.trouble != nil && s.events.at(i).flags&stopper != 0 {
+			c.trouble.stoppers++
+		}
+	}
 	for range r.count(8) {
 		l := &lease{chat: c, id: r.uvarint(), member: s.member(r.string())}
 		l.streaming = r.bool()
@@ -211,8 +217,9 @@ func (r *reader) chat() {
 			r.fail()
 			return
 		}
-		for e := range s.events.in(l.events) {
-			l.bytes += int(e.size)
+		for i := range s.events.indices(l.events) {
+			s.events.enter(i)
+			l.bytes += int(s.events.at(i).size)
 		}
 		s.grant(l)
 	}

@@ -2,7 +2,6 @@ package schedule
 
 import (
 	"cmp"
-	"math"
 	"slices"
 	"time"
 )
@@ -21,48 +20,36 @@ type Status struct {
 	OldestTime     time.Time
 }
 
-// Status returns how the group stands. It looks at every chat.
+// Status returns how the group stands. What it costs depends on how many chats are
+// stopped, not on how many there are.
 func (s *Scheduler) Status() Status {
 	st := Status{
-		Waiting:     s.events.live - s.outstanding - len(s.letters),
 		Outstanding: s.outstanding,
 		DeadLetters: len(s.letters),
-		Stopped:     s.stopped,
+		Troubled:    s.countTroubled(),
+		Stopped:     len(s.stopped),
 	}
-	first := uint64(math.MaxUint64)
-	oldest := func(i uint32) {
-		e := s.events.at(i)
-		if place := s.events.place(e); place < first {
-			first = place
-			st.OldestSequence, st.OldestTime = e.sequence, time.Unix(0, e.received)
-		}
-	}
-	for c := range s.allChats() {
-		for l, n := c.leases, c.out; n > 0; l, n = l.next, n-1 {
-			oldest(l.events.head)
-		}
-		if s.troubled(c) {
-			st.Troubled++
-		}
-		switch c.stoppedState() {
-		case Diverted:
-			st.Waiting -= int(c.waiting.count)
+	for c := range s.stopped {
+		if c.stoppedState() == Diverted {
 			st.DeadLetters += int(c.waiting.count)
-			continue
-		case Blocked:
-			for e := range s.events.in(c.waiting) {
-				if e.flags&stopper != 0 {
-					st.Waiting--
-					st.DeadLetters++
-				}
-			}
-		case Running, Retrying:
+		} else {
+			st.DeadLetters += c.trouble.stoppers
 		}
-		if c.waiting.head != 0 {
-			oldest(c.waiting.head)
-		}
+	}
+	st.Waiting = s.events.live - s.outstanding - st.DeadLetters
+	if e := s.events.oldest(); e != nil {
+		st.OldestSequence, st.OldestTime = e.sequence, time.Unix(0, e.received)
 	}
 	return st
+}
+
+// countTroubled returns how many chats are stopped, or wait for a retry.
+func (s *Scheduler) countTroubled() int {
+	for {
+		if _, due := s.retries.pop(s.now); !due {
+			return len(s.stopped) + len(s.retries.items)
+		}
+	}
 }
 
 // LimitsReached returns the limits that hold the group back now, by the names
@@ -76,7 +63,7 @@ func (s *Scheduler) LimitsReached() []string {
 	}{
 		{"max_outstanding_events", s.outstanding >= limits.MaxOutstanding},
 		{"max_events_per_second", s.queued > 0 && s.rate.next() > s.now},
-		{"max_blocked_chats", s.stopped >= limits.MaxBlockedChats},
+		{"max_blocked_chats", len(s.stopped) >= limits.MaxBlockedChats},
 		{"max_dead_letters", len(s.letters) >= limits.MaxDeadLetters},
 		{"max_pending_events", s.Full()},
 	} {
@@ -85,11 +72,6 @@ func (s *Scheduler) LimitsReached() []string {
 		}
 	}
 	return reached
-}
-
-// troubled says whether c is stopped, or waits for a retry.
-func (s *Scheduler) troubled(c *chat) bool {
-	return c.trouble != nil && (c.trouble.state != Retrying || c.trouble.until > s.now) && c.trouble.state != Running
 }
 
 // A ChatStatus is a chat that does not go on.
@@ -103,37 +85,43 @@ type ChatStatus struct {
 	Next     time.Time // when it is tried again; zero when it is stopped
 }
 
-// TroubledChats returns the n chats that have not gone on for the longest.
+// TroubledChats returns the n chats that have not gone on for the longest. It looks
+// at all of those.
 func (s *Scheduler) TroubledChats(n int) []ChatStatus {
-	var all []ChatStatus
-	for c := range s.allChats() {
-		if !s.troubled(c) {
-			continue
-		}
-		e := s.events.at(c.waiting.head)
-		for o := range s.events.in(c.waiting) {
-			if o.flags&stopper != 0 {
-				e = o
-				break
-			}
-		}
-		st := ChatStatus{
-			Chat:     e.chat,
-			State:    c.trouble.state,
-			Sequence: e.sequence,
-			Waiting:  int(c.waiting.count),
-			Failure:  s.failures[e.sequence],
-			Since:    time.Unix(0, c.trouble.since),
-		}
-		if st.State == Retrying {
-			st.Next = time.Unix(0, c.trouble.until)
-		}
-		all = append(all, st)
+	all := make([]ChatStatus, 0, s.countTroubled())
+	for c := range s.stopped {
+		all = append(all, s.chatStatus(c))
+	}
+	for _, r := range s.retries.items {
+		all = append(all, s.chatStatus((*chat)(r.thing)))
 	}
 	slices.SortFunc(all, func(a, b ChatStatus) int {
 		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Sequence, b.Sequence))
 	})
 	return all[:min(n, len(all))]
+}
+
+// chatStatus returns how a chat stands that does not go on.
+func (s *Scheduler) chatStatus(c *chat) ChatStatus {
+	e := s.events.at(c.waiting.head)
+	for o := range s.events.in(c.waiting) {
+		if o.flags&stopper != 0 {
+			e = o
+			break
+		}
+	}
+	st := ChatStatus{
+		Chat:     e.chat,
+		State:    c.trouble.state,
+		Sequence: e.sequence,
+		Waiting:  int(c.waiting.count),
+		Failure:  s.failures[e.sequence],
+		Since:    time.Unix(0, c.trouble.since),
+	}
+	if st.State == Retrying {
+		st.Next = time.Unix(0, c.trouble.until)
+	}
+	return st
 }
 
 // A MemberStatus is a member that is connected, pulls, or has leases.

@@ -22,7 +22,10 @@ func GroupLine(out io.Writer, g *sluicev1.ConsumerGroup) error {
 	if quiet := g.GetTurn().GetQuiet().AsDuration(); quiet > 0 {
 		line += fmt.Sprintf("  turns after %v", quiet)
 	}
-	if g.GetPaused() {
+	switch {
+	case g.GetPauseReason() != sluicev1.PauseReason_PAUSE_REASON_UNSPECIFIED:
+		line += "  paused: " + enumName(g.GetPauseReason())
+	case g.GetPaused():
 		line += "  paused"
 	}
 	_, err := fmt.Fprintln(out, strings.TrimRight(line, " "))
@@ -41,6 +44,9 @@ func GroupStatus(out io.Writer, g *sluicev1.ConsumerGroup, s *sluicev1.ConsumerG
 	fmt.Fprintf(t, "lag\t%s\n", lag(s.GetLag()))
 	fmt.Fprintf(t, "dead letters\t%d\n", s.GetDeadLetters())
 	fmt.Fprintf(t, "read up to\t%d\n", s.GetPosition())
+	if reason := s.GetPauseReason(); reason != sluicev1.PauseReason_PAUSE_REASON_UNSPECIFIED {
+		fmt.Fprintf(t, "paused because\t%s; it reads no further until its filter changes, or it is resumed\n", enumName(reason))
+	}
 	if held := s.GetLimitsReached(); len(held) > 0 {
 		fmt.Fprintf(t, "held back by\t%s\n", strings.Join(held, ", "))
 	}

@@ -39,6 +39,7 @@ func TestGroupStatus(t *testing.T) {
 				{Name: "puller\x1b"},
 			},
 			MembersTotal: 2, LimitsReached: []string{"max_blocked_chats"},
+			PauseReason: sluicev1.PauseReason_PAUSE_REASON_EXPRESSION_TOO_EXPENSIVE,
 		}, now)
 	if err != nil {
 		t.Fatal(err)
@@ -51,6 +52,7 @@ func TestGroupLines(t *testing.T) {
 	for _, g := range []*sluicev1.ConsumerGroup{
 		{Name: "plain", Order: sluicev1.Order_ORDER_NONE},
 		{Name: "bot", Order: sluicev1.Order_ORDER_CHAT, Turn: &sluicev1.TurnPolicy{Quiet: durationpb.New(2 * time.Second)}, Paused: true},
+		{Name: "stopped", Order: sluicev1.Order_ORDER_CHAT, Paused: true, PauseReason: sluicev1.PauseReason_PAUSE_REASON_EXPRESSION_TOO_EXPENSIVE},
 	} {
 		if err := GroupLine(&out, g); err != nil {
 			t.Fatal(err)
