@@ -63,8 +63,8 @@ type Filter struct {
 	sourceTokens set[string]
 	botTokens    set[string]
 	messages     bool // only messages can match
-	byRecord     bool // no more than that is asked for
-	all          bool // nothing is asked for
+	selective    bool // anything is asked for
+	decodes      bool // more than that is asked for
 }
 
 // Compile returns the Filter that f describes; an f that is nil or empty
@@ -122,17 +122,17 @@ func Compile(f *sluicev1.EventFilter) (*Filter, error) {
 		}
 		compiled.expression = x
 	}
-	compiled.byRecord = compiled.chats == nil && compiled.rooms == nil && compiled.isSelf == nil && compiled.mentions == nil &&
-		compiled.expression == nil
-	compiled.all = compiled.byRecord && !compiled.messages &&
-		compiled.kinds == nil && compiled.sources == nil && compiled.bots == nil && compiled.keyHashes == nil
+	compiled.decodes = compiled.chats != nil || compiled.rooms != nil || compiled.isSelf != nil || compiled.mentions != nil ||
+		compiled.expression != nil
+	compiled.selective = compiled.decodes || compiled.messages ||
+		compiled.kinds != nil || compiled.sources != nil || compiled.bots != nil || compiled.keyHashes != nil
 	return compiled, nil
 }
 
 // ByRecord returns whether f selects the event that rec holds, as far as that can
 // be said without looking at its data. Unless it is decided, Match must say.
 func (f *Filter) ByRecord(rec eventlog.Record) (match, decided bool) {
-	if f.all {
+	if !f.selective {
 		return true, true
 	}
 	if !f.keyHashes.admits(rec.KeyHash) {
@@ -145,7 +145,7 @@ func (f *Filter) ByRecord(rec eventlog.Record) (match, decided bool) {
 	if !f.matchLabels(labels) {
 		return false, true
 	}
-	return true, f.byRecord
+	return true, !f.decodes
 }
 
 // matchLabels returns false when no event under a subject that says l can match.
