@@ -102,7 +102,7 @@ func (e *Engine) pebbleOptions(readOnly bool) *pebble.Options {
 		ReadOnly:              readOnly,
 		Logger:                pebbleLog{e},
 		EventListener:         e.listener(),
-		CacheSize:             64 << 20,
+		CacheSize:             32 << 20,
 		MemTableSize:          32 << 20,
 		MaxOpenFiles:          1024,
 		BytesPerSync:          1 << 20,
