@@ -16,6 +16,11 @@ const (
 	// maxGroup and maxGroupBytes bound what goes into one batch.
 	maxGroup      = 1024
 	maxGroupBytes = 4 << 20
+
+	// slowSync is how long a sync takes on a disk for which it is worth while to
+	// gather, and maxGather for how long that goes on at most.
+	slowSync  = 2 * time.Millisecond
+	maxGather = 5 * time.Millisecond
 )
 
 // An op is a change that waits for its outcome.
@@ -131,18 +136,13 @@ func (e *Engine) write(o *op) (next *op) {
 	g := &group{batch: e.db.NewBatch(), now: e.cfg.Clock().UnixNano()}
 	e.writing.Store(e.uptime())
 	defer e.writing.Store(0)
-	for o != nil {
+	for more := e.gather(); o != nil; {
 		e.add(g, o)
 		if o.do != nil || len(g.ops) == maxGroup || g.batch.Len() > maxGroupBytes {
 			break
 		}
-		select {
-		case o = <-e.ops:
-			if o.do != nil {
-				o, next = nil, o
-			}
-		default:
-			o = nil
+		if o = more(len(g.ops)); o != nil && o.do != nil {
+			o, next = nil, o
 		}
 	}
 	for _, c := range g.changes {
@@ -162,6 +162,34 @@ func (e *Engine) write(o *op) (next *op) {
 		return nil
 	}
 	return next
+}
+
+// gather returns what brings the next op of a batch that has some already; nil for
+// none. Where a sync takes long, and several waited for the last one, it waits for
+// as many: for half as long as the sync took, so that those who were answered
+// together and come again need not share the disk with a few that were faster.
+func (e *Engine) gather() func(got int) *op {
+	var late <-chan time.Time
+	if e.crowd > 1 && e.synced >= slowSync {
+		late = time.After(min(e.synced/2, maxGather))
+	}
+	return func(got int) *op {
+		if late == nil || got >= e.crowd {
+			select {
+			case o := <-e.ops:
+				return o
+			default:
+				return nil
+			}
+		}
+		select {
+		case o := <-e.ops:
+			return o
+		case <-late:
+			late = nil
+			return nil
+		}
+	}
 }
 
 // add puts o into g. What changes nothing is answered with g, too: the answer
@@ -215,7 +243,8 @@ func (e *Engine) finish(g *group) error {
 		if err := g.batch.SyncWait(); err != nil {
 			return fmt.Errorf("sync the write-ahead log: %w", err)
 		}
-		e.options.Metrics.Committed(g.records, time.Since(began))
+		e.crowd, e.synced = len(g.ops), time.Since(began)
+		e.options.Metrics.Committed(g.records, e.synced)
 	}
 	if err := g.batch.Close(); err != nil {
 		return err

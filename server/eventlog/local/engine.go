@@ -106,6 +106,9 @@ type Engine struct {
 	scans chan struct{} // and one for each that is of more than one record
 	sweep chan struct{} // size 1: a log is over its bounds
 
+	crowd  int           // ops of the last batch; the writer's
+	synced time.Duration // how long its sync took; the writer's
+
 	started      time.Time
 	writing      atomic.Int64          // since when, by uptime, the writer works on its batch; 0 when idle
 	short        atomic.Bool           // the disk has less than MinFree left
