@@ -21,6 +21,9 @@ func (v *verification) offline(ctx context.Context) (report *sluicev1.VerifyRepo
 	if errors.As(err, &lost) {
 		return nil, &exitCodeError{exitProblems, fmt.Errorf("%s cannot be opened as it is: %w", v.dataDir, err)}
 	}
+	if errors.Is(err, local.ErrInUse) {
+		err = fmt.Errorf("%w; without --data-dir a gateway that runs is asked", err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -44,6 +44,10 @@ func (s *Service) outline(ctx context.Context, rec eventlog.Record, filter *subs
 			}
 			return e, nil
 		})
+		if errors.Is(err, subscription.ErrEvaluation) {
+			s.metrics.filterErrors.Inc()
+			err = nil
+		}
 		if err != nil || !ok {
 			return record.Outline{}, false, err
 		}

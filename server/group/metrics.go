@@ -16,7 +16,8 @@ type metrics struct {
 	removed  *prometheus.CounterVec
 	damaged  *prometheus.CounterVec
 
-	forwarded prometheus.Counter // of no group
+	forwarded    prometheus.Counter // of no group
+	filterErrors prometheus.Counter // of no group
 }
 
 // How a delivery ended: the values of a label.
@@ -52,6 +53,10 @@ func newMetrics(r prometheus.Registerer, s *Service) (*metrics, error) {
 			Name: "sluice_group_damaged_events_total",
 			Help: "Events that a group could not read, and that became its dead letters.",
 		}, []string{"group"}),
+		filterErrors: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "sluice_group_filter_errors_total",
+			Help: "Events for which the expression of a group's filter failed or cost too much; they did not match.",
+		}),
 		forwarded: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "sluice_group_forwarded_calls_total",
 			Help: "Calls and streams that went on to another gateway, which leads their group.",
@@ -60,7 +65,7 @@ func newMetrics(r prometheus.Registerer, s *Service) (*metrics, error) {
 	if r == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.ended, m.attempts, m.sizes, m.removed, m.damaged, m.forwarded, standings{s}} {
+	for _, c := range []prometheus.Collector{m.ended, m.attempts, m.sizes, m.removed, m.damaged, m.forwarded, m.filterErrors, standings{s}} {
 		if err := r.Register(c); err != nil {
 			return nil, err
 		}

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -108,5 +109,29 @@ func TestExpensiveFilterPausesAGroup(t *testing.T) {
 	}
 	if got := f.takeAll(10); !slices.Equal(got, upTo(10)) {
 		t.Errorf("got %v, want all in order", got)
+	}
+}
+
+// TestExpressionOverItsLimit holds that a group is also paused whose expression is
+// given up for each event, which then does not match, and that this is counted.
+func TestExpressionOverItsLimit(t *testing.T) {
+	const ten = "[1,2,3,4,5,6,7,8,9,10]"
+	f := openFragile(t)
+	f.maxExcess = time.Millisecond
+	store(t, f.Service, 10)
+	f.create(&sluicev1.ConsumerGroup{Filter: &sluicev1.EventFilter{
+		Expression: ten + ".all(a," + ten + ".all(b," + ten + ".all(c," + ten + ".all(d,a+b+c+d+a+b+c+d+a+b+c+d>0))))",
+	}})
+	f.await(func(st *sluicev1.ConsumerGroupStatus) bool { return st.GetPauseReason() != 0 })
+	if at := f.standsStill(); at >= 10 {
+		t.Errorf("it has read up to %d, want that it stopped before the end", at)
+	}
+	f.maxExcess = time.Hour
+	if _, err := f.update(&sluicev1.ConsumerGroup{}, "paused"); err != nil {
+		t.Fatal(err)
+	}
+	f.await(func(st *sluicev1.ConsumerGroupStatus) bool { return st.GetPosition() == 10 })
+	if n := testutil.ToFloat64(f.Service.metrics.filterErrors); n < 1 || n > 20 {
+		t.Errorf("%v events are counted as not to be decided, want up to 10, and as many again after it was resumed", n)
 	}
 }

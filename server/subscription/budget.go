@@ -2,6 +2,7 @@ package subscription
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -113,7 +114,8 @@ func (b *budget) turn(ctx context.Context, look func() (bool, error)) (ok bool, 
 	defer func() { lanes <- at }()
 	began := time.Now()
 	defer func() {
-		if now := time.Now(); b.exceeds(now, now.Sub(began)) && err == nil {
+		now := time.Now()
+		if b.exceeds(now, now.Sub(began)) && (err == nil || errors.Is(err, ErrEvaluation)) {
 			ok, err = false, ErrTooExpensive
 		}
 		at.rest(ctx, time.Since(began))

@@ -2,6 +2,7 @@ package subscription
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp/syntax"
 	"strconv"
@@ -114,26 +115,21 @@ func checkPattern(e ast.Expr) error {
 }
 
 // eval returns what the expression says of e. The error is the cause of the end of
-// ctx, or an *evaluationError.
+// ctx, or ErrEvaluation.
 func (x *expression) eval(ctx context.Context, e *sluicev1.Event) (bool, error) {
 	out, _, err := x.program.ContextEval(ctx, activation{e})
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return false, context.Cause(ctx)
 	case err != nil:
-		return false, &evaluationError{err}
+		return false, fmt.Errorf("%w: %w", ErrEvaluation, err)
 	}
 	ok, _ := out.Value().(bool)
 	return ok, nil
 }
 
-// An evaluationError reports that an expression failed for an event, or cost too
-// much.
-type evaluationError struct{ err error }
-
-func (e *evaluationError) Error() string { return e.err.Error() }
-
-func (e *evaluationError) Unwrap() error { return e.err }
+// ErrEvaluation reports that an expression failed for an event, or cost too much.
+var ErrEvaluation = errors.New("subscription: the expression fails for the event")
 
 // An activation has the one variable of an expression.
 type activation struct{ event *sluicev1.Event }

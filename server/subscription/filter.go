@@ -2,7 +2,6 @@ package subscription
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -175,21 +174,18 @@ func (f *Filter) Spent() time.Duration { return time.Duration(f.budget.spent.Loa
 // without raw, for the expression must not see it. Decoding it and looking at it is
 // a turn, for which it waits: callbacks come first. A message that does not say
 // whether it is the account's own matches neither value of is_self, and so with
-// mention_self. An event for which the expression fails does not match.
+// mention_self.
 //
-// The error is that of decode, the cause of the end of ctx, or ErrTooExpensive.
+// The error is that of decode, the cause of the end of ctx, ErrTooExpensive, or
+// ErrEvaluation when the expression failed: then the event does not match.
 func (f *Filter) Match(ctx context.Context, decode func() (*sluicev1.Event, error)) (bool, error) {
-	ok, err := f.budget.turn(ctx, func() (bool, error) {
+	return f.budget.turn(ctx, func() (bool, error) {
 		e, err := decode()
 		if err != nil {
 			return false, err
 		}
 		return f.match(ctx, e)
 	})
-	if failed := (*evaluationError)(nil); errors.As(err, &failed) {
-		return false, nil
-	}
-	return ok, err
 }
 
 // matchInTurn is match, for which it waits when there is an expression.
@@ -200,7 +196,7 @@ func (f *Filter) matchInTurn(ctx context.Context, e *sluicev1.Event) (bool, erro
 	return f.budget.turn(ctx, func() (bool, error) { return f.match(ctx, e) })
 }
 
-// match returns whether f selects e. The error is an *evaluationError when the
+// match returns whether f selects e. The error is ErrEvaluation when the
 // expression failed, or the cause of the end of ctx.
 func (f *Filter) match(ctx context.Context, e *sluicev1.Event) (bool, error) {
 	switch {

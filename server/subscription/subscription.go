@@ -197,7 +197,7 @@ func (s *selector) pick(ctx context.Context, rec eventlog.Record) (*sluicev1.Eve
 // that of ctx.
 func (s *selector) accepts(ctx context.Context, e *sluicev1.Event) (bool, error) {
 	ok, err := s.filter.matchInTurn(ctx, e)
-	if errors.As(err, new(*evaluationError)) {
+	if errors.Is(err, ErrEvaluation) {
 		s.failures.Inc()
 		return false, nil
 	}

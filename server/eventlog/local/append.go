@@ -63,19 +63,25 @@ func (s *store) put(g *group, r *stored, size int) {
 	r.sum = binary.BigEndian.Uint32(set.Value)
 	must(set.Finish())
 	if r.ID != "" {
-		var v [16]byte
-		binary.BigEndian.PutUint64(v[:], r.Sequence)
-		binary.BigEndian.PutUint64(v[8:], uint64(r.Time.UnixNano()))
-		must(g.batch.Set(identityKey(number, s.bucket(r.Time.UnixNano()), r.id), v[:], nil))
+		s.setIdentity(g, r)
 		if g.ids == nil {
 			g.ids = make(map[identity]uint64)
 		}
 		g.ids[identity{number, r.id}] = r.Sequence
-		s.identities.add(r.id, r.Time.UnixNano(), r.Time.UnixNano()-int64(s.cfg.DedupeWindow))
 	}
 	if r.Key != "" {
 		must(g.batch.Set(indexKey(number, r.key, r.Sequence), nil, nil))
 	}
+}
+
+// setIdentity writes the identity of a record to the group's batch.
+func (s *store) setIdentity(g *group, r *stored) {
+	at := r.Time.UnixNano()
+	var v [16]byte
+	binary.BigEndian.PutUint64(v[:], r.Sequence)
+	binary.BigEndian.PutUint64(v[8:], uint64(at))
+	must(g.batch.Set(identityKey(s.entry.number, s.bucket(at), r.id), v[:], nil))
+	s.identities.add(r.id, at, at-int64(s.cfg.DedupeWindow))
 }
 
 // must is for errors that cannot be: a batch in memory takes what it is given.

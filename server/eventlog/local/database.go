@@ -21,6 +21,9 @@ import (
 // background work.
 const openPatience = 2 * time.Second
 
+// memTable is how many bytes gather in memory before they are written to a table.
+const memTable = 32 << 20
+
 // openDatabase opens the database. Who only reads finds the rest of the
 // write-ahead log where the database says. Where Pebble stops for good, the error
 // says why. A start for writing writes what it has replayed to tables first, and
@@ -55,6 +58,9 @@ func (e *Engine) openDatabase(readOnly, exists bool) (db *pebble.DB, err error) 
 				trouble, late = cause, time.After(openPatience)
 			}
 		case <-late:
+			if errors.Is(trouble, syscall.ENOSPC) {
+				trouble = fmt.Errorf("it needs room for about %d MiB: make some, or move the directory to a larger disk: %w", 2*memTable>>20, trouble)
+			}
 			return nil, fmt.Errorf("replay the write-ahead log: %w", trouble)
 		}
 	}
@@ -66,6 +72,10 @@ type unlocked struct{ vfs.FS }
 
 // Lock implements vfs.FS.
 func (unlocked) Lock(string) (io.Closer, error) { return io.NopCloser(nil), nil }
+
+// ErrInUse reports that another process, most likely a gateway, uses a data
+// directory.
+var ErrInUse = errors.New("another process uses it")
 
 // openError returns err of opening the database as something to act on: another
 // process, a disk that fails, or damage.
@@ -79,7 +89,7 @@ func openError(err error) error {
 	case errors.As(err, &elsewhere):
 		return fmt.Errorf("part of its write-ahead log may be in %s: set wal_failover_dir to that directory", elsewhere.Dir)
 	case strings.Contains(err.Error(), "lock held"), errors.As(err, &errno) && errno == syscall.EAGAIN:
-		return fmt.Errorf("another process uses it: %w", err)
+		return fmt.Errorf("%w: %w", ErrInUse, err)
 	case errors.As(err, &errno) && errno != syscall.ENOENT:
 		return err
 	}
@@ -103,7 +113,7 @@ func (e *Engine) pebbleOptions(readOnly bool) *pebble.Options {
 		Logger:                pebbleLog{e},
 		EventListener:         e.listener(),
 		CacheSize:             32 << 20,
-		MemTableSize:          32 << 20,
+		MemTableSize:          memTable,
 		MaxOpenFiles:          1024,
 		BytesPerSync:          1 << 20,
 		WALBytesPerSync:       0,

@@ -72,3 +72,55 @@ func TestIdentitiesAreLearnt(t *testing.T) {
 		t.Error("new identities look known")
 	}
 }
+
+// TestDamagedIdentitiesAreRestored holds that one look-up that meets damage has all
+// identities written anew from the records, and that what came again before is
+// known from then on.
+func TestDamagedIdentitiesAreRestored(t *testing.T) {
+	e := openAt(t, Config{Dir: t.TempDir(), tune: tiny})
+	fillIndexed(t, e)
+	damageTables(t, e, keyIdentity)
+
+	e = openAt(t, Config{Dir: e.cfg.Dir, tune: tiny})
+	l := openLog(t, e, eventlog.LogConfig{Name: "A"})
+	s := e.known("A")
+	again, last := -1, l.Durable()
+	for i := 0; i < indexed && again < 0; i++ { // until one is not known
+		a, err := l.Append(t.Context(), eventlog.Record{Subject: "s", ID: fmt.Sprint(i)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !a.Duplicate {
+			again = i
+		}
+	}
+	if again < 0 {
+		t.Fatal("no look-up has met damage")
+	}
+	bucket := s.bucket(e.cfg.Clock().UnixNano())
+	eventually(t, func() bool {
+		missing := 0
+		for i := range indexed {
+			_, closer, err := e.db.Get(identityKey(s.entry.number, bucket, hashOf(fmt.Sprint(i))))
+			if err != nil {
+				missing++
+				continue
+			}
+			_ = closer.Close()
+		}
+		return missing <= 1 // that of the record that was deleted
+	})
+	stored := 0
+	for i := range indexed {
+		a, err := l.Append(t.Context(), eventlog.Record{Subject: "s", ID: fmt.Sprint(i)})
+		if err != nil || a.Duplicate && a.Sequence > last+1 {
+			t.Fatalf("Append(%d) = %+v, %v, want a duplicate", i, a, err)
+		}
+		if !a.Duplicate {
+			stored++
+		}
+	}
+	if stored > 1 {
+		t.Errorf("%d records were stored again", stored)
+	}
+}

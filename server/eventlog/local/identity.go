@@ -36,7 +36,11 @@ func (s *store) lookUp(g *group, id [hashBytes]byte, at int64) (sequence uint64,
 	newest, oldest := s.bucket(at), s.bucket(at-int64(s.cfg.DedupeWindow))
 	for b := newest; ; b-- {
 		v, err := s.engine.lookUp(identityKey(s.entry.number, b, id))
-		if err != nil {
+		switch {
+		case isDamage(err):
+			s.engine.reportIdentities(err)
+			s.restoreIdentities()
+		case err != nil:
 			return 0, false, fmt.Errorf("%w: look up an identity: %w", eventlog.ErrUnavailable, err)
 		}
 		if len(v) == 16 && at-int64(binary.BigEndian.Uint64(v[8:])) < int64(s.cfg.DedupeWindow) { //nolint:gosec // as it was encoded
@@ -48,30 +52,26 @@ func (s *store) lookUp(g *group, id [hashBytes]byte, at int64) (sequence uint64,
 	}
 }
 
-// lookUp returns what stands under the key of an identity; nil for nothing.
+// lookUp returns what stands under the key of an identity; nil for nothing. The
+// error may be damage.
 //
 // Damage there stops no callback: the vendor would not send it again, and a
 // record that is stored twice is the lesser evil. Damaged filters are passed by,
 // and written anew in the background.
 func (e *Engine) lookUp(key []byte) ([]byte, error) {
-	if !e.unfiltered.Load() {
-		v, closer, err := e.db.Get(key)
-		switch {
-		case err == nil:
-			return slices.Clone(v), closer.Close()
-		case isNotFound(err):
-			return nil, nil
-		case !isDamage(err):
-			return nil, err
-		}
-		e.unfiltered.Store(true)
+	v, closer, err := e.db.Get(key) // which ends at the newest, above what may be damaged
+	switch {
+	case err == nil:
+		return slices.Clone(v), closer.Close()
+	case isNotFound(err):
+		return nil, nil
+	case !isDamage(err):
+		return nil, err
+	}
+	if !e.unfiltered.Swap(true) {
 		e.background.Go(e.rebuildFilters)
 	}
-	v, _, err := e.get(key)
-	if err != nil && isDamage(err) {
-		e.reportIdentities(err)
-		return nil, nil
-	}
+	v, _, err = e.get(key)
 	return v, err
 }
 
@@ -81,7 +81,76 @@ func (e *Engine) reportIdentities(err error) {
 		return
 	}
 	e.reported.Store(e.uptime())
-	e.logger.Error("identities are damaged: a callback that comes again may be stored twice", "err", firstLine(err))
+	e.logger.Error("identities are damaged and are restored from the records; a callback that comes again before that is done may be stored twice",
+		"err", firstLine(err))
+}
+
+// restoreIdentities writes the identities of the dedupe window anew from the
+// records, in the background, over what is damaged. It is the writer's.
+func (s *store) restoreIdentities() {
+	if s.restoring {
+		return
+	}
+	s.restoring = true
+	s.engine.background.Go(func() {
+		ctx, cancel := s.engine.whileOpen()
+		defer cancel()
+		if err := s.writeIdentities(ctx); err != nil && s.engine.closedErr() == nil && !s.gone.Load() {
+			s.engine.logger.Error("the identities could not be restored; the next start tries again", "log", s.name, "err", firstLine(err))
+		}
+	})
+}
+
+// writeIdentities is restoreIdentities. Records that are damaged, or were deleted,
+// are passed over: what comes again of them is stored, and is all that is left.
+func (s *store) writeIdentities(ctx context.Context) error {
+	oldest := s.engine.cfg.Clock().Add(-s.cfg.DedupeWindow)
+	next, err := s.search(func(r stored) bool { return !r.Time.Before(oldest) })
+	last := s.State().Last // what comes later brings its own
+	for err == nil && next <= last {
+		var found []stored
+		if found, next, err = s.identitiesOf(next, last); err == nil {
+			err = s.change(ctx, func(g *group) error {
+				for _, r := range found {
+					s.setIdentity(g, &r)
+				}
+				return nil
+			})
+		}
+	}
+	return err
+}
+
+// identitiesOf returns those of the first records from the one at from on, up to
+// the one at last, that have an identity, and where to go on.
+func (s *store) identitiesOf(from, last uint64) (found []stored, next uint64, err error) {
+	number, read := s.entry.number, 0
+	next = from
+	err = s.engine.each(sequenceKey(keyRecord, number, from), sequenceKey(keyRecord, number, last+1), func(iter *pebble.Iterator) error {
+		if read++; read > rebuildChunk {
+			return eventlog.ErrStop
+		}
+		next = sequenceOf(iter.Key()) + 1
+		value, err := iter.ValueAndErr()
+		if err == nil {
+			var r stored
+			if r, err = decodeRecord(next-1, value, ""); err == nil && r.id != [hashBytes]byte{} {
+				r.Record = eventlog.Record{Sequence: r.Sequence, Time: r.Time}
+				found = append(found, r)
+			}
+		}
+		if isDamage(err) {
+			return nil
+		}
+		return err
+	})
+	switch {
+	case isDamage(err): // of the record at next
+		return found, next + 1, nil
+	case err == nil && read <= rebuildChunk:
+		next = last + 1
+	}
+	return found, next, err
 }
 
 // reportInterval is how often at most damaged identities are logged.
@@ -92,7 +161,7 @@ func (e *Engine) rebuildFilters() {
 	ctx, cancel := e.whileOpen()
 	defer cancel()
 	if err := e.db.Compact(ctx, []byte{keyIdentity}, []byte{keyIdentity + 1}, false); err != nil {
-		e.logger.Warn("damaged tables of identities could not be written anew", "err", err)
+		e.logger.Warn("damaged tables of identities could not be written anew", "err", firstLine(err))
 		return
 	}
 	e.unfiltered.Store(false)

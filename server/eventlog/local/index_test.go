@@ -65,8 +65,8 @@ func fillIndexed(t *testing.T, e *Engine) (want map[string][]uint64) {
 	return want
 }
 
-// damageIndex overwrites the tables that hold nothing but the key index.
-func damageIndex(t *testing.T, e *Engine) {
+// damageTables overwrites the tables that hold nothing but keys of one kind.
+func damageTables(t *testing.T, e *Engine, kind byte) {
 	t.Helper()
 	levels, err := e.db.SSTables()
 	if err != nil {
@@ -74,12 +74,12 @@ func damageIndex(t *testing.T, e *Engine) {
 	}
 	var names []string
 	for _, table := range slices.Concat(levels...) {
-		if table.Smallest.UserKey[0] == keyIndex && table.Largest.UserKey[0] == keyIndex {
+		if table.Smallest.UserKey[0] == kind && table.Largest.UserKey[0] == kind {
 			names = append(names, fmt.Sprintf("%06d.sst", table.FileNum))
 		}
 	}
 	if len(names) == 0 {
-		t.Fatal("no table holds the key index alone")
+		t.Fatalf("no table holds keys of kind %c alone", kind)
 	}
 	closeEngine(t, e)
 	for _, name := range names {
@@ -136,7 +136,7 @@ func sequencesOf(t *testing.T, l *eventlog.Log, key string, reverse bool) (found
 func TestDamagedIndex(t *testing.T) {
 	e := openAt(t, Config{Dir: t.TempDir(), tune: tiny})
 	want := fillIndexed(t, e)
-	damageIndex(t, e)
+	damageTables(t, e, keyIndex)
 
 	e = openAt(t, Config{Dir: e.cfg.Dir, tune: tiny})
 	l := openLog(t, e, eventlog.LogConfig{Name: "A"})

@@ -34,6 +34,7 @@ type store struct {
 	deletedBytes uint64
 	forgotten    uint64 // buckets of identities before it are removed
 	identities   identities
+	restoring    bool          // damaged identities are being written anew, or were
 	made         *eventlog.Log // nil until the log is opened
 
 	gone atomic.Bool // removed, set before the records go
