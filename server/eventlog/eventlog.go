@@ -199,6 +199,18 @@ func HashKey(key string) KeyHash {
 // one record.
 const MaxReadBytes = 256 << 10
 
+// Bound returns the first of records, as many as one read returns: at most limit and
+// MaxReadBytes.
+func Bound(records []Record, limit int) []Record {
+	bytes := 0
+	for n, r := range records {
+		if bytes += len(r.Data); n == limit || n > 0 && bytes > MaxReadBytes {
+			return records[:n]
+		}
+	}
+	return records
+}
+
 // Appended is the outcome of an Append.
 type Appended struct {
 	// Sequence is where the record is; the first record with its ID when

@@ -41,13 +41,5 @@ func (t *tail) from(first uint64, limit int, durable uint64) []Record {
 		return nil
 	}
 	limit = min(limit, len(t.records)-int(i), int(durable-first+1)) //nolint:gosec // small
-	found := t.records[i : int(i)+limit]                            //nolint:gosec // small
-	bytes := 0
-	for n, r := range found {
-		if bytes += len(r.Data); n > 0 && bytes > MaxReadBytes {
-			found = found[:n]
-			break
-		}
-	}
-	return append([]Record(nil), found...)
+	return append([]Record(nil), Bound(t.records[i:], limit)...)
 }

@@ -59,9 +59,9 @@ var (
 	slowTurn = make(chan struct{}, 1)
 )
 
-// errTooExpensive reports a reader whose expression takes too long for an event,
-// on average.
-var errTooExpensive = &apierror.Error{
+// ErrTooExpensive is what a Filter that is Bounded returns once its expression has
+// taken too long for an event, on average.
+var ErrTooExpensive error = &apierror.Error{
 	Code:   codes.ResourceExhausted,
 	Reason: sluicev1.ErrorReason_ERROR_REASON_EXPRESSION_TOO_EXPENSIVE,
 	Message: "filter.expression takes more than " + cheap.String() +
@@ -75,10 +75,6 @@ var errBusy = &apierror.Error{
 	Message:    "so many expressions are evaluated that there was no time for filter.expression: try again, or do without it",
 	RetryAfter: 5 * time.Second,
 }
-
-// ErrTooExpensive is what a Filter that is Bounded returns once its expression has
-// taken too long: RESOURCE_EXHAUSTED, EXPRESSION_TOO_EXPENSIVE.
-var ErrTooExpensive error = errTooExpensive
 
 // A budget is what the turns of one reader may take. It is safe for concurrent use.
 type budget struct {

@@ -104,7 +104,7 @@ func (s *store) merged(ctx context.Context, filter string, durable, from uint64,
 			return cmp.Compare(a.Sequence, b.Sequence)
 		})
 		merged = slices.CompactFunc(merged, func(a, b eventlog.Record) bool { return a.Sequence == b.Sequence })
-		merged = bounded(merged, limit)
+		merged = eventlog.Bound(merged, limit)
 	}
 	return merged, nil
 }
@@ -154,7 +154,7 @@ func (s *store) read(ctx context.Context, of source, durable, from uint64, limit
 			found = append(found, r)
 			return !full(found, limit)
 		})
-		return bounded(found, limit), err
+		return eventlog.Bound(found, limit), err
 	}
 	first := max(s.State().First, 1)
 	last := min(from, durable)
@@ -175,7 +175,7 @@ func (s *store) read(ctx context.Context, of source, durable, from uint64, limit
 		found = append(found, part...)
 		last = start - 1
 	}
-	return bounded(found, limit), nil
+	return eventlog.Bound(found, limit), nil
 }
 
 // full says whether records are as many as one read returns, or more.
@@ -185,17 +185,6 @@ func full(records []eventlog.Record, limit int) bool {
 		bytes += len(r.Data)
 	}
 	return len(records) >= limit || bytes >= eventlog.MaxReadBytes
-}
-
-// bounded returns the first of records, as many as one read returns.
-func bounded(records []eventlog.Record, limit int) []eventlog.Record {
-	bytes := 0
-	for n, r := range records {
-		if bytes += len(r.Data); n == limit || n > 0 && bytes > eventlog.MaxReadBytes {
-			return records[:n]
-		}
-	}
-	return records
 }
 
 // visitBetween calls visit for records of one key from first to last, until it

@@ -31,9 +31,7 @@ func (s *store) append(g *group, o *op) error {
 			return nil
 		}
 	}
-	if r.Key != "" {
-		r.key = hashOf(r.Key)
-	}
+	r.KeyHash = eventlog.HashKey(r.Key)
 	size := recordSize(&r.Record)
 	if s.cfg.MaxBytes > 0 && !s.cfg.DropOldest && s.held(c.state.total)+uint64(size) > uint64(s.cfg.MaxBytes) { //nolint:gosec // not negative
 		return fmt.Errorf("%w: log %s holds its max_bytes", eventlog.ErrFull, s.name)
@@ -47,7 +45,7 @@ func (s *store) append(g *group, o *op) error {
 	c.state.last, c.state.time = r.Sequence, at
 	c.state.total += uint64(size) //nolint:gosec // not negative
 	c.sum = r.sum
-	c.records = append(c.records, eventlog.Record{Sequence: r.Sequence, Time: r.Time, Subject: r.Subject, KeyHash: r.key, Data: r.Data})
+	c.records = append(c.records, eventlog.Record{Sequence: r.Sequence, Time: r.Time, Subject: r.Subject, KeyHash: r.KeyHash, Data: r.Data})
 	g.records++
 	o.outcome = eventlog.Appended{Sequence: r.Sequence}
 	return nil
@@ -70,7 +68,7 @@ func (s *store) put(g *group, r *stored, size int) {
 		g.ids[identity{number, r.id}] = r.Sequence
 	}
 	if r.Key != "" {
-		must(g.batch.Set(indexKey(number, r.key, r.Sequence), nil, nil))
+		must(g.batch.Set(indexKey(number, r.KeyHash, r.Sequence), nil, nil))
 	}
 }
 

@@ -27,7 +27,7 @@ func TestAudit(t *testing.T) {
 			must(e.db.Set(identityKey(s.entry.number, s.bucket(s.next.time), hashOf("id3")), v, pebble.Sync))
 		}, "1 identities lead to a wrong record"},
 		{"a key is gone", func(e *Engine, s *store) {
-			must(e.db.Delete(indexKey(s.entry.number, hashOf("chat1"), 3), pebble.Sync))
+			must(e.db.Delete(indexKey(s.entry.number, eventlog.HashKey("chat1"), 3), pebble.Sync))
 		}, "the key index is not that of the records"},
 		{"a batch is gone", func(e *Engine, s *store) {
 			n := s.next

@@ -109,7 +109,16 @@ func (s *store) writeIdentities(ctx context.Context) error {
 	last := s.State().Last // what comes later brings its own
 	for err == nil && next <= last {
 		var found []stored
-		if found, next, err = s.identitiesOf(next, last); err == nil {
+		next, err = s.eachOf(next, last, func(r stored) {
+			if r.id != [hashBytes]byte{} {
+				r.Record = eventlog.Record{Sequence: r.Sequence, Time: r.Time} // its data is the iterator's
+				found = append(found, r)
+			}
+		})
+		if isDamage(err) {
+			next, err = next+1, nil
+		}
+		if err == nil {
 			err = s.change(ctx, func(g *group) error {
 				for _, r := range found {
 					s.setIdentity(g, &r)
@@ -119,38 +128,6 @@ func (s *store) writeIdentities(ctx context.Context) error {
 		}
 	}
 	return err
-}
-
-// identitiesOf returns those of the first records from the one at from on, up to
-// the one at last, that have an identity, and where to go on.
-func (s *store) identitiesOf(from, last uint64) (found []stored, next uint64, err error) {
-	number, read := s.entry.number, 0
-	next = from
-	err = s.engine.each(sequenceKey(keyRecord, number, from), sequenceKey(keyRecord, number, last+1), func(iter *pebble.Iterator) error {
-		if read++; read > rebuildChunk {
-			return eventlog.ErrStop
-		}
-		next = sequenceOf(iter.Key()) + 1
-		value, err := iter.ValueAndErr()
-		if err == nil {
-			var r stored
-			if r, err = decodeRecord(next-1, value, ""); err == nil && r.id != [hashBytes]byte{} {
-				r.Record = eventlog.Record{Sequence: r.Sequence, Time: r.Time}
-				found = append(found, r)
-			}
-		}
-		if isDamage(err) {
-			return nil
-		}
-		return err
-	})
-	switch {
-	case isDamage(err): // of the record at next
-		return found, next + 1, nil
-	case err == nil && read <= rebuildChunk:
-		next = last + 1
-	}
-	return found, next, err
 }
 
 // reportInterval is how often at most damaged identities are logged.

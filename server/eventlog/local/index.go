@@ -18,7 +18,7 @@ const rebuildChunk = 1024
 func (s *store) ReadKey(ctx context.Context, key string, from uint64, limit int, reverse bool) ([]eventlog.Record, error) {
 	records, err := read(ctx, s.engine, func() (records []eventlog.Record, err error) {
 		bytes := 0
-		err = s.find(ctx, hashOf(key), from, reverse, func(sequence uint64) (more bool, err error) {
+		err = s.find(ctx, eventlog.HashKey(key), from, reverse, func(sequence uint64) (more bool, err error) {
 			if s.knownDamage(sequence) != nil {
 				return false, s.damagedAt(sequence, errKnown)
 			}
@@ -53,7 +53,7 @@ func (s *store) damagedAt(sequence uint64, err error) error {
 
 // A search is for the records of one key in one bucket of the index.
 type search struct {
-	hash      [hashBytes]byte
+	hash      eventlog.KeyHash
 	low, high uint64 // what is left to look at
 	reverse   bool
 	visit     func(uint64) (bool, error)
@@ -62,7 +62,7 @@ type search struct {
 
 // find calls visit for each sequence that the index has under a key's hash,
 // removed ones among them, until it returns false or an error.
-func (s *store) find(ctx context.Context, hash [hashBytes]byte, from uint64, reverse bool, visit func(uint64) (bool, error)) error {
+func (s *store) find(ctx context.Context, hash eventlog.KeyHash, from uint64, reverse bool, visit func(uint64) (bool, error)) error {
 	state := s.State()
 	first, last := max(from, state.First), state.Last
 	if reverse {
@@ -100,10 +100,7 @@ func (s *store) findIn(ctx context.Context, q *search) error {
 
 // findIndexed reads the index. It returns false when that is being rebuilt.
 func (s *store) findIndexed(q *search) (complete bool, err error) {
-	begin, step := (*pebble.Iterator).First, (*pebble.Iterator).Next
-	if q.reverse {
-		begin, step = (*pebble.Iterator).Last, (*pebble.Iterator).Prev
-	}
+	begin, step := q.direction()
 	complete = true
 	begun := func(iter *pebble.Iterator) bool {
 		// The iterator sees what was there before; a rebuild says so first.
@@ -119,13 +116,10 @@ func (s *store) findIndexed(q *search) (complete bool, err error) {
 
 // findUnindexed reads all records.
 func (s *store) findUnindexed(ctx context.Context, q *search) error {
-	begin, step := (*pebble.Iterator).First, (*pebble.Iterator).Next
-	if q.reverse {
-		begin, step = (*pebble.Iterator).Last, (*pebble.Iterator).Prev
-	}
 	if q.low > q.high {
 		return nil
 	}
+	begin, step := q.direction()
 	next := q.low
 	lower, upper := sequenceKey(keyRecord, s.entry.number, q.low), sequenceKey(keyRecord, s.entry.number, q.high+1)
 	err := s.engine.walk(lower, upper, begin, step, func(iter *pebble.Iterator) error {
@@ -137,7 +131,7 @@ func (s *store) findUnindexed(ctx context.Context, q *search) error {
 		if err != nil {
 			return err
 		}
-		if r, err := decodeRecord(next, value, ""); err != nil || r.key != q.hash {
+		if r, err := decodeRecord(next, value, ""); err != nil || r.KeyHash != q.hash {
 			return err
 		}
 		return q.found(next)
@@ -146,6 +140,14 @@ func (s *store) findUnindexed(ctx context.Context, q *search) error {
 		err = s.damagedAt(next, err) // it may be one of the key's
 	}
 	return err
+}
+
+// direction returns how an iterator goes through the range.
+func (q *search) direction() (begin, step func(*pebble.Iterator) bool) {
+	if q.reverse {
+		return (*pebble.Iterator).Last, (*pebble.Iterator).Prev
+	}
+	return (*pebble.Iterator).First, (*pebble.Iterator).Next
 }
 
 // found visits one record.
@@ -231,7 +233,14 @@ func (s *store) rebuild(ctx context.Context, bucket uint64) error {
 	}
 	for next := max(bucket<<indexBits, s.first.Load(), 1); err == nil && next <= last; {
 		var keys [][]byte
-		if keys, next, err = s.indexOf(next, last); err == nil {
+		next, err = s.eachOf(next, last, func(r stored) {
+			if r.KeyHash != (eventlog.KeyHash{}) {
+				keys = append(keys, indexKey(number, r.KeyHash, r.Sequence))
+			}
+		})
+		if err != nil {
+			err = fmt.Errorf("read record %d: %w", next, err)
+		} else {
 			err = s.change(ctx, func(g *group) error {
 				for _, key := range keys {
 					must(g.batch.Set(key, nil, nil))
@@ -262,33 +271,33 @@ func (s *store) change(ctx context.Context, do func(*group) error) error {
 	}})
 }
 
-// indexOf returns the keys that lead to the first records from the one at from
-// on, up to the one at last, and where to go on.
-func (s *store) indexOf(from, last uint64) (keys [][]byte, next uint64, err error) {
-	number := s.entry.number
-	next, read := from, 0
+// eachOf calls visit for the first records from the one at from on, up to the one
+// at last, and returns where to go on. With an error that is the record which
+// cannot be read.
+func (s *store) eachOf(from, last uint64, visit func(stored)) (next uint64, err error) {
+	number, read := s.entry.number, 0
+	next = from
 	err = s.engine.each(sequenceKey(keyRecord, number, from), sequenceKey(keyRecord, number, last+1), func(iter *pebble.Iterator) error {
 		if read++; read > rebuildChunk {
 			return eventlog.ErrStop
 		}
-		next = sequenceOf(iter.Key()) + 1
+		next = sequenceOf(iter.Key())
 		value, err := iter.ValueAndErr()
 		if err != nil {
 			return err
 		}
-		r, err := decodeRecord(next-1, value, "")
-		if err == nil && r.key != [hashBytes]byte{} {
-			keys = append(keys, indexKey(number, r.key, next-1))
+		r, err := decodeRecord(next, value, "")
+		if err != nil {
+			return err
 		}
-		return err
+		visit(r)
+		next++
+		return nil
 	})
-	switch {
-	case err != nil:
-		return nil, 0, fmt.Errorf("read record %d: %w", next-1, err)
-	case read <= rebuildChunk:
+	if err == nil && read <= rebuildChunk {
 		next = last + 1
 	}
-	return keys, next, nil
+	return next, err
 }
 
 // resumeRebuilds goes on with what an earlier process did not finish. It is the

@@ -146,7 +146,7 @@ func TestDamagedIndex(t *testing.T) {
 	wantIndexed(t, l, want)
 	eventually(t, func() bool { return !e.known("A").rebuilding(0) })
 	wantIndexed(t, l, want)
-	q := search{hash: hashOf("chat0"), low: 1, high: indexed, visit: func(uint64) (bool, error) { return true, nil }}
+	q := search{hash: eventlog.HashKey("chat0"), low: 1, high: indexed, visit: func(uint64) (bool, error) { return true, nil }}
 	if complete, err := e.known("A").findIndexed(&q); !complete || err != nil {
 		t.Errorf("the index is complete: %v, %v", complete, err)
 	}

@@ -70,7 +70,7 @@ func indexKey(number uint32, hash [hashBytes]byte, sequence uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(b, hash[:]...), sequence)
 }
 
-// hashOf returns what stands for an ID or a key.
+// hashOf returns what stands for an ID; eventlog.HashKey does so for a key.
 func hashOf(s string) [hashBytes]byte {
 	sum := sha256.Sum256([]byte(s))
 	return [hashBytes]byte(sum[:hashBytes])

@@ -37,7 +37,6 @@ type stored struct {
 	eventlog.Record
 	total uint64
 	id    [hashBytes]byte // zero without one
-	key   [hashBytes]byte // zero without one; what KeyHash is after a read
 	sum   uint32          // checksum, once encoded
 }
 
@@ -65,7 +64,7 @@ func encodeRecord(b []byte, s *stored) {
 	}
 	if s.Key != "" {
 		flags |= hasKey
-		rest = rest[copy(rest, s.key[:]):]
+		rest = rest[copy(rest, s.KeyHash[:]):]
 	}
 	b[20] = flags
 	rest[0] = byte(len(s.Subject)) //nolint:gosec // at most maxSubject
@@ -97,7 +96,7 @@ func decodeRecord(sequence uint64, b []byte, subject string) (s stored, err erro
 	for _, part := range []struct {
 		flag byte
 		to   *[hashBytes]byte
-	}{{hasID, &s.id}, {hasKey, &s.key}} {
+	}{{hasID, &s.id}, {hasKey, (*[hashBytes]byte)(&s.KeyHash)}} {
 		if flags&part.flag == 0 {
 			continue
 		}
@@ -106,7 +105,6 @@ func decodeRecord(sequence uint64, b []byte, subject string) (s stored, err erro
 		}
 		rest = rest[copy(part.to[:], rest):]
 	}
-	s.KeyHash = s.key
 	if len(rest) == 0 || len(rest) < 1+int(rest[0]) {
 		return s, errRecord
 	}
