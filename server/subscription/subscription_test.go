@@ -123,7 +123,8 @@ func (g *gate) serve() {
 	go func() { served <- server.Serve(listener) }()
 	conn, err := grpc.NewClient("passthrough:///gate",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }),
-		grpc.WithTransportCredentials(insecure.NewCredentials()))
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithStaticStreamWindowSize(64<<10)) // else those who read widen the window of one that does not
 	if err != nil {
 		g.tb.Fatalf("dial: %v", err)
 	}
